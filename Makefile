@@ -1,0 +1,94 @@
+# Works from a bare clone; needs make and Python 3.11 or later.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+# The tests' Linux kernel: the distribution's, unless you have a better one.
+VMFSM_TEST_KERNEL ?= $(CURDIR)/.cache/linux/vmlinuz
+
+CHECKS := ruff format mypy imports pytest
+
+.PHONY: help
+help:
+	@echo "make demo      run docs/examples/demo.py: a machine from launch to shutdown"
+	@echo "make test      everything that is checked: $(CHECKS) (each is a target, too)"
+	@echo "make lint      the same without pytest"
+	@echo "make bench     the benchmarks"
+	@echo "make guest     rebuild the tiny guest, vmfsm/testing/guest.bin, from guest.S"
+	@echo "make clean     remove what the others have made"
+	@echo "PYTHON=...     the interpreter to use instead of python3"
+
+.PHONY: demo bench
+demo: .venv/ready
+	@.ci/system-packages demo
+	@$(BIN)/python docs/examples/demo.py
+
+bench: .venv/ready-dev
+	@.ci/system-packages demo
+	@$(BIN)/python -m tests.bench
+
+.PHONY: test lint $(CHECKS)
+test: .venv/ready-dev $(VMFSM_TEST_KERNEL)
+	@.ci/system-packages test
+	@$(call run-all,$(CHECKS))
+
+lint: .venv/ready-dev
+	@$(call run-all,$(filter-out pytest,$(CHECKS)))
+
+# All of them run, whichever fails; the verdict comes last.
+run-all = failed=; \
+	for check in $(1); do \
+		printf '\n== %s\n' $$check; \
+		$(MAKE) --no-print-directory $$check || failed="$$failed $$check"; \
+	done; \
+	printf '\n== '; \
+	if [ "$$failed" ]; then echo "failed:$$failed"; exit 1; else echo "all passed: $(1)"; fi
+
+ruff: .venv/ready-dev
+	@$(BIN)/python -m ruff check
+format: .venv/ready-dev
+	@$(BIN)/python -m ruff format --check
+mypy: .venv/ready-dev
+	@$(BIN)/python -m mypy
+imports: .venv/ready-dev
+	@$(BIN)/lint-imports
+pytest: .venv/ready-dev
+	@$(if $(wildcard $(VMFSM_TEST_KERNEL)),VMFSM_TEST_KERNEL=$(VMFSM_TEST_KERNEL)) $(BIN)/python -m pytest
+
+.PHONY: guest
+guest: vmfsm/testing/guest.bin
+vmfsm/testing/guest.bin: vmfsm/testing/guest.S
+	as --32 -mx86-used-note=no -o $@.o $<
+	ld -m elf_i386 -z noexecstack -Ttext 0x7c00 --oformat binary -o $@ $@.o
+	@rm $@.o
+	@chmod -x $@
+
+# Each stamp is made last, so that whatever was interrupted is done again.
+.venv/created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "vmfsm needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try make PYTHON=python3.11"; \
+		exit 1; }
+	@.ci/system-packages venv $(PYTHON)
+	@$(PYTHON) -m venv --clear --upgrade-deps .venv
+	@touch $@
+
+.venv/ready: .venv/created pyproject.toml
+	@$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/ready-dev: .venv/ready
+	@$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+# A virtual environment whose interpreter has gone is none.
+ifneq ($(shell $(BIN)/python -c 'print("runs")' 2>/dev/null),runs)
+.PHONY: .venv/created
+endif
+
+$(CURDIR)/.cache/linux/vmlinuz:
+	@.ci/system-packages kernel .cache/linux
+
+.PHONY: clean
+clean:
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,29 @@
+"""A guest that boots at once and ends, breaks or wedges its machine on command.
+
+    with Machine("qemu-system-x86_64", GUEST_ARGS) as vm:
+        vm.launch()
+        vm.console.expect("ready")
+        vm.console.sendline("poweroff")
+        vm.wait(timeout=10)
+
+It takes its commands, which `guest.S` lists, on the first serial port. `GUEST_ARGS` has no such port: that is
+up to the console.
+"""
+
+from pathlib import Path
+from typing import Final
+
+__all__ = ["GUEST", "GUEST_ARGS"]
+
+GUEST: Final = Path(__file__).with_name("guest.bin")
+
+# A floppy, as it can be read-only without a temporary overlay: any number of machines share the image.
+# With nothing else to probe, the BIOS gets there in a tenth of a second.
+GUEST_ARGS: Final = (
+    "-nodefaults",
+    *("-machine", "pc"),
+    *("-m", "16"),
+    *("-drive", f"file={str(GUEST).replace(',', ',,')},format=raw,if=floppy,readonly=on"),
+    *("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"),
+    *("-device", "pvpanic"),
+)

@@ -51,7 +51,7 @@ format: .venv/ready-dev
 mypy: .venv/ready-dev
 	@$(BIN)/python -m mypy
 imports: .venv/ready-dev
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 pytest: .venv/ready-dev
 	@$(if $(wildcard $(VMFSM_TEST_KERNEL)),VMFSM_TEST_KERNEL=$(VMFSM_TEST_KERNEL)) $(BIN)/python -m pytest
 
@@ -65,9 +65,8 @@ vmfsm/testing/guest.bin: vmfsm/testing/guest.S
 
 # Each stamp is made last, so that whatever was interrupted is done again.
 .venv/created:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "vmfsm needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try make PYTHON=python3.11"; \
-		exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "'$(PYTHON)' is no Python 3.11 or later. Another one: make PYTHON=/path/to/python3.11"; exit 1; }
 	@.ci/system-packages venv $(PYTHON)
 	@$(PYTHON) -m venv --clear --upgrade-deps .venv
 	@touch $@

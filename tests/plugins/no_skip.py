@@ -9,10 +9,12 @@ FORBIDDEN = os.environ.get("VMFSM_TEST_NO_SKIP", "") not in {"", "0"}
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
-    # An expected failure is reported as skipped, too, but it has run.
-    if FORBIDDEN and report.skipped and not hasattr(report, "wasxfail"):
+    # An expected failure is reported as skipped, too, but has run, unless marked `run=False`.
+    ran = "[NOTRUN]" not in getattr(report, "wasxfail", "[NOTRUN]")
+    if FORBIDDEN and report.skipped and not ran:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
-        report.longrepr = f"skipped, which VMFSM_TEST_NO_SKIP forbids: {report.longrepr}"
+        report.longrepr = f"not allowed by VMFSM_TEST_NO_SKIP: {reason}"
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,0 +1,1 @@
+"""The plugins that come with vmfsm. They use its public names only, and are found as anybody's are."""

@@ -1,0 +1,52 @@
+"""vmfsm: the life of QEMU virtual machines, for test harnesses."""
+
+from .deadline import Deadline
+from .errors import (
+    AbnormalExit,
+    ConfigError,
+    ConsoleClosed,
+    Evidence,
+    GuestPanicked,
+    LaunchError,
+    MachineDied,
+    MachineTimeout,
+    PluginError,
+    PluginLoadError,
+    TransitionError,
+    Verdict,
+    VMError,
+)
+from .hooks import hookimpl, hookspec
+from .lifecycle import TABLE, Event, Reason, State, Transition
+from .machine import Machine
+from .plan import LaunchPlan, escape
+from .timeline import Record, format_timeline
+
+__all__ = (
+    "TABLE",
+    "AbnormalExit",
+    "ConfigError",
+    "ConsoleClosed",
+    "Deadline",
+    "Event",
+    "Evidence",
+    "GuestPanicked",
+    "LaunchError",
+    "LaunchPlan",
+    "Machine",
+    "MachineDied",
+    "MachineTimeout",
+    "PluginError",
+    "PluginLoadError",
+    "Reason",
+    "Record",
+    "State",
+    "Transition",
+    "TransitionError",
+    "VMError",
+    "Verdict",
+    "escape",
+    "format_timeline",
+    "hookimpl",
+    "hookspec",
+)

@@ -1,0 +1,149 @@
+"""Who runs the plain functions of a walk: the thread that called, or a worker.
+
+The walk itself is a coroutine on the I/O thread, so an exception from a signal handler can hit the caller
+anywhere and the walk still goes on: what the caller does not run any more, a worker does.
+"""
+
+import contextvars
+import queue
+import threading
+from collections.abc import Callable
+
+from .deadline import Deadline
+from .iothread import IOThread
+from .workers import Workers
+
+GRACE = 2.0
+"""Seconds that a caller waits beyond its deadline for the I/O thread to have ended what is over."""
+
+_in_hooks_of: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVar("_in_hooks_of", default=frozenset())
+
+
+def in_hook_of(machine: object) -> bool:
+    """Whether the calling thread is running a hook of this machine."""
+    return id(machine) in _in_hooks_of.get()
+
+
+class Job:
+    """A plain function that some thread is to call, once. Made and awaited on the I/O thread."""
+
+    def __init__(self, io: IOThread, machine: object, function: Callable[[], object]) -> None:
+        self._io = io
+        self._machine = machine
+        self._function = function
+        self._claimed = threading.Lock()
+        self._began = False
+        self.done = io.loop.create_future()
+        """Its result is what the function raised, or `None`."""
+
+    def run(self) -> BaseException | None:
+        """Call the function, unless another thread has; what it raised."""
+        if not self._claimed.acquire(blocking=False):
+            return None
+        return self._call()
+
+    def _call(self) -> BaseException | None:
+        token = _in_hooks_of.set(_in_hooks_of.get() | {id(self._machine)})
+        error: BaseException | None = None
+        try:
+            self._began = True
+            self._function()
+        except BaseException as raised:
+            error = raised
+        finally:
+            _in_hooks_of.reset(token)
+        self._io.post(self._finish, error)
+        return error
+
+    def _finish(self, error: BaseException | None) -> None:
+        if not self.done.done():
+            self.done.set_result(error)
+
+    def take_from_caller(self, interrupt: BaseException) -> None:
+        """The caller that was to run it was interrupted: let a worker, unless it had begun. On the I/O thread."""
+        if self._claimed.acquire(blocking=False) or not self._began:
+            Workers.get().submit(self._call)
+        else:
+            self._finish(interrupt)
+
+
+class Caller:
+    """A thread inside `launch`, `shutdown` or `kill`: waits for the walk, and runs its jobs meanwhile."""
+
+    def __init__(self, io: IOThread) -> None:
+        self._io = io
+        self._inbox: queue.SimpleQueue[Job | _Released] = queue.SimpleQueue()
+        self._job: Job | None = None
+        self._left: BaseException | None = None
+
+    # On the I/O thread.
+
+    def submit(self, job: Job) -> None:
+        if self._left is not None:
+            Workers.get().submit(job.run)
+        else:
+            self._job = job
+            self._inbox.put(job)
+
+    def release(self, error: BaseException | None) -> None:
+        """Let the caller go, with an error to raise."""
+        self._inbox.put(_Released(error))
+
+    def _leave(self, interrupt: BaseException) -> None:
+        self._left = interrupt
+        if self._job is not None and not self._job.done.done():
+            self._job.take_from_caller(interrupt)
+
+    # In the calling thread.
+
+    def serve(self, deadline: Deadline) -> None:
+        """Run jobs until released.
+
+        :raises queue.Empty: when the deadline and the grace are over.
+        """
+        while True:
+            remaining = deadline.remaining()
+            try:
+                item = self._inbox.get(timeout=None if remaining is None else remaining + GRACE)
+            except queue.Empty:
+                if deadline.expired:
+                    raise
+                continue  # it was paused meanwhile
+            if isinstance(item, _Released):
+                if item.error is not None:
+                    raise item.error
+                return
+            error = item.run()
+            if error is not None and not isinstance(error, Exception):
+                raise error  # Ctrl-C, say: it is for the caller, not for the walk
+
+    def leave(self, interrupt: BaseException) -> None:
+        """This thread runs no more jobs; the walk goes on with workers. Insists when interrupted again."""
+        while True:
+            try:
+                self._io.post(self._leave, interrupt)
+                return
+            except KeyboardInterrupt as again:
+                interrupt = again
+
+
+class _Released:
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+class Runner:
+    """Runs the jobs of one launch: in the caller at hand, else in a worker. On the I/O thread only."""
+
+    def __init__(self, io: IOThread, machine: object) -> None:
+        self._io = io
+        self._machine = machine
+        self.caller: Caller | None = None
+
+    def start(self, function: Callable[[], object], *, in_worker: bool = False) -> Job:
+        job = Job(self._io, self._machine, function)
+        if self.caller is not None and not in_worker:
+            self.caller.submit(job)
+        else:
+            Workers.get().submit(job.run)
+        return job

@@ -1,0 +1,120 @@
+"""What a machine was constructed with, checked for its shape; nothing here asks the system anything."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from .errors import ConfigError
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@:-]{0,63}")
+
+
+class Config(NamedTuple):
+    """The checked arguments of `Machine`."""
+
+    binary: str
+    args: tuple[str, ...]
+    name: str
+    wrapper: tuple[str, ...]
+    env: dict[str, str | None]
+    cwd: str | None
+    display: str | None
+    log_dir: str | None
+    base_dir: str | None
+    expected_exits: frozenset[int]
+
+
+def check(
+    binary: object,
+    args: object,
+    name: object,
+    wrapper: object,
+    env: object,
+    cwd: object,
+    display: object,
+    log_dir: object,
+    base_dir: object,
+    expected_exits: object,
+) -> Config:
+    """Check and copy them.
+
+    :raises ConfigError: naming the parameter.
+    """
+    arguments = _strings("args", args)
+    refuse_daemonize(arguments)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"name must be 1 to 64 letters, digits and any of '._+@:-' (it names files), not {name!r}", field="name"
+        )
+    if display is not None and (not isinstance(display, str) or not display):
+        raise ConfigError(f"display must be a str for QEMU's -display, or None, not {display!r}", field="display")
+    binary_path = _path("binary", binary)
+    if binary_path is None:
+        raise ConfigError("binary must be a path or the name of a program, not None", field="binary")
+    return Config(
+        binary_path,
+        arguments,
+        name,
+        _strings("wrapper", wrapper),
+        _environment(env),
+        _path("cwd", cwd),
+        display,
+        _path("log_dir", log_dir),
+        _path("base_dir", base_dir),
+        _statuses(expected_exits),
+    )
+
+
+def refuse_daemonize(args: Sequence[str]) -> None:
+    """:raises ConfigError: for `-daemonize`, which makes QEMU somebody else's child."""
+    for arg in args:
+        if arg in {"-daemonize", "--daemonize"}:
+            raise ConfigError(f"{arg}: a QEMU that detaches itself can be neither watched nor ended", field="args")
+
+
+def _strings(field: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise ConfigError(f"{field} must be a sequence of str, not {value!r}", field=field)
+    for item in value:
+        if not isinstance(item, str) or "\0" in item:
+            raise ConfigError(f"{field} must hold only str without NUL, not {item!r}", field=field)
+    return tuple(value)
+
+
+def _path(field: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise ConfigError(f"{field} must be a path, not {value!r}", field=field)
+    path = os.fspath(value)
+    if not isinstance(path, str) or "\0" in path:
+        raise ConfigError(f"{field} must be a path of str without NUL, not {value!r}", field=field)
+    return path
+
+
+def _environment(value: object) -> dict[str, str | None]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"env must be a mapping of differences, not {value!r}", field="env")
+    for key, item in value.items():
+        if not isinstance(key, str) or not key or "=" in key or "\0" in key:
+            raise ConfigError(f"env has no variable of this name: {key!r}", field="env")
+        if item is not None and (not isinstance(item, str) or "\0" in item):
+            raise ConfigError(
+                f"env[{key!r}] must be a str, or None to take it away, not {item!r}", field=f"env[{key!r}]"
+            )
+    return dict(value)
+
+
+def _statuses(value: object) -> frozenset[int]:
+    if isinstance(value, str | bytes | int) or not hasattr(value, "__iter__"):
+        raise ConfigError(
+            f"expected_exits must be a sequence of exit statuses, not {value!r}", field="expected_exits"
+        )
+    statuses = frozenset(value)
+    for status in statuses:
+        if isinstance(status, bool) or not isinstance(status, int) or not 0 <= status <= 255:
+            raise ConfigError(f"expected_exits: not an exit status: {status!r}", field="expected_exits")
+    return statuses

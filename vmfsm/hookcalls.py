@@ -1,0 +1,148 @@
+"""Calling the implementations of a hook: in order, each to its end, timed, with errors that name the plugin."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable, Iterable
+
+from .caller import Runner
+from .deadline import Deadline
+from .errors import MachineTimeout, PluginError, describe
+from .iothread import outcome
+from .plugins import Implementation, PluginSet
+
+CLEANUP_GRACE = 1.0
+"""Seconds that an async clean-up is given at least, also when the deadline of the operation is over."""
+
+Recorder = Callable[[str, dict[str, object], int], object]
+
+
+class HookCalls:
+    """The hooks of one launch. On the I/O thread only.
+
+    A plain function is run by `runner` and can't be stopped; an async one is a task that is cancelled when
+    it is late or when the walk goes on without it.
+    """
+
+    def __init__(
+        self, machine: object, name: str, plugins: PluginSet, runner: Runner, record: Recorder
+    ) -> None:
+        self._machine = machine
+        self._name = name
+        self._plugins = plugins
+        self._runner = runner
+        self._record = record
+        self._unfinished: asyncio.Future[BaseException | None] | None = None
+        self.running: str | None = None
+        """The implementation that runs now, for messages."""
+
+    async def set_up(
+        self, hook: str, before_each: Callable[[str], None], **arguments: object
+    ) -> BaseException | None:
+        """Run a set-up hook, up to the first implementation that raises.
+
+        Returns a `PluginError` with what it raised as its cause, or that itself where it is no `Exception`
+        (which a task may not raise: it would end the loop).
+        """
+        for implementation in self._plugins.implementations(hook):
+            before_each(implementation.plugin)
+            error = await self._call(hook, implementation, arguments, None)
+            if error is not None:
+                is_interrupt = not isinstance(error, Exception)
+                return error if is_interrupt else self._plugin_error(implementation.plugin, hook, error)
+        return None
+
+    async def clean_up(self, hook: str, deadline: Deadline, **arguments: object) -> list[PluginError]:
+        """Run all of a clean-up hook, in reverse order; what they raised."""
+        errors = []
+        for implementation in reversed(self._plugins.implementations(hook)):
+            error = await self._call(hook, implementation, arguments, deadline)
+            if error is not None:
+                errors.append(self._plugin_error(implementation.plugin, hook, error))
+        return errors
+
+    async def cleanups(self, registered: Iterable[tuple[str, Callable[[], object]]]) -> list[PluginError]:
+        """Call the functions that plugins registered, last first; what they raised.
+
+        In a worker, where no signal handler's exception can keep one of them from being called.
+        """
+        errors: list[PluginError] = []
+        functions = list(registered)[::-1]
+
+        def call_all() -> None:
+            for plugin, function in functions:
+                try:
+                    function()
+                except BaseException as error:
+                    errors.append(self._plugin_error(plugin, "defer", error))
+
+        if functions:
+            await self._runner.start(call_all, in_worker=True).done
+        return errors
+
+    async def settled(self) -> None:
+        """Wait for a plain function that was running when its set-up was given up; it can't be stopped."""
+        if self._unfinished is not None:
+            await self._unfinished
+            self._unfinished = None
+
+    async def _call(
+        self, hook: str, implementation: Implementation, arguments: dict[str, object], deadline: Deadline | None
+    ) -> BaseException | None:
+        names = {"machine": self._machine, **arguments}
+        values = [names[name] for name in implementation.arguments]
+        begin = time.monotonic()
+        self.running = f"{hook} of plugin {implementation.plugin!r}"
+        self._record("hook-begin", {"hook": hook, "plugin": implementation.plugin}, 200)
+        error: BaseException | None = None
+        try:
+            if implementation.is_async:
+                error = await self._call_async(implementation, values, deadline)
+            else:
+                job = self._runner.start(lambda: implementation.function(*values))
+                self._unfinished = job.done
+                error = await asyncio.shield(job.done)
+                self._unfinished = None
+        finally:
+            self.running = None
+            data = {
+                "hook": hook,
+                "plugin": implementation.plugin,
+                "seconds": time.monotonic() - begin,
+                "error": error and describe(error),
+            }
+            self._record("hook", data, 300)
+        return error
+
+    async def _call_async(
+        self, implementation: Implementation, values: list[object], deadline: Deadline | None
+    ) -> BaseException | None:
+        coroutine = implementation.function(*values)
+        assert inspect.iscoroutine(coroutine)
+        task = asyncio.ensure_future(outcome(coroutine))
+        try:
+            while not task.done():
+                left = None if deadline is None else deadline.remaining()
+                if left is not None:
+                    left = max(left, CLEANUP_GRACE)
+                await asyncio.wait({task}, timeout=left)
+                if deadline is not None and deadline.expired and not task.done():
+                    task.cancel()
+                    await asyncio.wait({task}, timeout=CLEANUP_GRACE)
+                    timeout = MachineTimeout(f"{self._name}: not over by the deadline", machine=self._name)
+                    timeout.operation = implementation.plugin
+                    timeout.timeout = deadline.timeout
+                    return timeout
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait({task}, timeout=CLEANUP_GRACE)
+            raise
+        return task.result()[0]
+
+    def _plugin_error(self, plugin: str, hook: str, error: BaseException) -> PluginError:
+        plugin_error = PluginError(
+            f"{self._name}: {hook} of plugin {plugin!r} raised {describe(error)}", machine=self._name
+        )
+        plugin_error.plugin, plugin_error.hook = plugin, hook
+        plugin_error.__cause__ = error
+        return plugin_error

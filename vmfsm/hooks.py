@@ -1,0 +1,112 @@
+"""The hooks that a plugin may implement: this is the plugin author's reference.
+
+A plugin is a class; one object of it serves one machine, for any number of launches::
+
+    from vmfsm import hookimpl
+
+    class Snoop:
+        name = "snoop"
+        needs = ("qmp",)
+
+        def __init__(self, *, level: int = 1) -> None:
+            self.level = level
+
+        @hookimpl
+        async def post_launch(self, machine):
+            self.status = await machine.qmp.aio.execute("query-status")
+
+It is found through an entry point in the group `vmfsm.plugins`, or given as an object:
+`Machine(..., plugins=[Snoop()])`. `before`, `after` and `needs` name other plugins: set-up hooks run in the
+order that these ask for, else the built-in plugins first and then by name; clean-up hooks run in reverse.
+`"*"` in `before` or `after` stands for every plugin that does not say otherwise. The parameters of
+`__init__`, all with defaults, are the plugin's options.
+
+The four lifecycle hooks may be plain functions or `async`. Plain ones run in the thread that called
+`launch`, `shutdown` or `kill`, or in a worker thread where nobody did (QEMU died unasked); async ones run on
+the I/O thread, where `machine.qmp.aio` and its like are awaited. Each has finished before the next begins.
+An implementation takes those of the arguments that it names. `launch`, `shutdown`, `kill` and `wait` of the
+same machine raise inside of its hooks.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from .lifecycle import Transition
+    from .machine import Machine
+    from .plan import LaunchPlan
+    from .timeline import Record
+
+hookspec = pluggy.HookspecMarker("vmfsm")
+hookimpl = pluggy.HookimplMarker("vmfsm")
+
+
+@hookspec
+def configured(machine: "Machine") -> None:
+    """The machine was constructed; nothing is started, and nothing may be started here.
+
+    A plain function. For a plugin that has to know its machine before the first launch. A `ConfigError`
+    raised here is what the user of the constructor gets.
+    """
+
+
+@hookspec
+def pre_launch(machine: "Machine", plan: "LaunchPlan") -> None:
+    """Launching: no process yet. Contribute to `plan`: arguments, descriptors, environment, clean-ups.
+
+    When an implementation raises, the launch fails, the later ones are not called, and what was set up is
+    cleaned up.
+    """
+
+
+@hookspec
+def post_launch(machine: "Machine") -> None:
+    """Launching: QEMU lives. Make ready: connect, configure, `cont`.
+
+    The monitor and the consoles work for all but the built-in plugins. When an implementation raises, the
+    launch fails: QEMU is gone and cleaned up after before the caller of `launch` sees the error.
+    """
+
+
+@hookspec
+def early_cleanup(machine: "Machine") -> None:
+    """Quitting: before QEMU is asked to go, or after it went by itself or was killed.
+
+    Runs once for every launch, however far that came, so it must do with what is not there. Where QEMU is
+    still alive the monitor and the consoles work. All implementations run; what they raise is collected.
+    """
+
+
+@hookspec
+def post_shutdown(machine: "Machine") -> None:
+    """Quitting: QEMU is reaped; stopped or failed is about to be entered.
+
+    Runs once for every launch, however far that came. All implementations run; what they raise is collected.
+    """
+
+
+@hookspec
+def state_changed(machine: "Machine", transition: "Transition") -> None:
+    """Observer: the state has changed.
+
+    A plain function, called in a worker thread, in order with `records`, one call at a time for a machine;
+    the machine may have moved on meanwhile. Whoever raises is logged and not called again for this machine.
+    `launch`, `shutdown` and `kill` return when their observers have been told.
+    """
+
+
+@hookspec
+def records(machine: "Machine", batch: "Sequence[Record]") -> None:
+    """Observer: these records were added to the timeline, none twice.
+
+    Called as `state_changed` is. An observer that is slower than its machine loses the oldest records: a
+    record of kind `dropped` says how many.
+    """
+
+
+LIFECYCLE_HOOKS = ("pre_launch", "post_launch", "early_cleanup", "post_shutdown")
+PLAIN_HOOKS = frozenset({"configured", "state_changed", "records"})
+"""Hooks whose implementations may not be async."""
+ALL_HOOKS = frozenset({*LIFECYCLE_HOOKS, *PLAIN_HOOKS})

@@ -1,0 +1,474 @@
+"""One launch of a machine: from `launching` to its final state, as one coroutine on the I/O thread.
+
+`Launch.live` reads as the life of a machine: set up, run, end. What can come from elsewhere at any time is
+told to it and only noted: QEMU has ended (`gone`), somebody asks for the end (`asked`).
+"""
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from . import oom
+from .caller import Caller, Runner
+from .calls import Call
+from .config import Config, refuse_daemonize
+from .deadline import Deadline
+from .ending import Facts, judge
+from .errors import (
+    AbnormalExit,
+    ConfigError,
+    GuestPanicked,
+    LaunchError,
+    MachineDied,
+    MachineTimeout,
+    PluginError,
+    Verdict,
+    VMError,
+    describe,
+)
+from .hookcalls import HookCalls
+from .iothread import IOThread, outcome
+from .lifecycle import Event, Reason, State
+from .plan import LaunchPlan, Polite
+from .plugins import PluginSet
+from .process import Process, find_binary
+from .stopping import REAP, stop
+
+if TYPE_CHECKING:
+    from .machine import Machine
+
+_LOGGER = logging.getLogger("vmfsm.launch")
+
+LAST_WORDS = 0.5
+"""Seconds for reading what a QEMU that has ended left in its sockets."""
+UNASKED_CLEANUP = 30.0
+"""Seconds for the clean-up hooks after a QEMU that ended unasked."""
+
+
+class Launch:
+    """One launch. On the I/O thread only, but for `kill_now` and plain attributes that are read."""
+
+    def __init__(
+        self,
+        machine: "Machine",
+        config: Config,
+        plugins: PluginSet,
+        fire: Callable[[Event, Reason | None], object],
+        record: Callable[[str, dict[str, object], int], object],
+        io: IOThread,
+        deadline: Deadline,
+        caller: Caller,
+    ) -> None:
+        self.io = io
+        self.name = config.name
+        self.caller = caller
+        self.plan: LaunchPlan | None = None
+        self.process: Process | None = None
+        self.command: tuple[str, ...] = ()
+        self.exit_status: int | None = None
+        self.had_run = False
+        """It got as far as `running`."""
+        self.calls: set[Call] = set()
+        self.pending_verdicts: list[Verdict] = []
+        self.gone: asyncio.Future[None] = io.loop.create_future()
+        """Done when QEMU has ended and what it left in its sockets has been read."""
+        self.asked: asyncio.Future[None] = io.loop.create_future()
+        """Done when somebody asked for the end."""
+        self.final: tuple[State, Reason] | None = None
+        self.failure: LaunchError | None = None
+        """Why it did not get as far as `running`."""
+        self.errors: list[PluginError] = []
+        """What clean-up hooks raised."""
+        self.told: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+        """The threads that know how it ended."""
+
+        self._machine = machine
+        self._config = config
+        self._fire = fire
+        self._record = record
+        self._deadline = deadline
+        self._runner = Runner(io, machine)
+        self._runner.caller = caller
+        self._hooks = HookCalls(machine, config.name, plugins, self._runner, record)
+        self._no_spawn = False
+        self._killed = False
+        self._interrupt: BaseException | None = None
+        self._asked_guest = False
+        self._forced = False
+        self._signals: set[signal.Signals] = set()
+        self._cause: str | None = None
+        self._oom_kills: tuple[str, int] | None = None
+        self._oom = False
+        self._exited_already = False
+        self._cleaned_up = False
+        self._failed: tuple[State, Reason] | None = None
+        self._end_deadline: Deadline | None = None
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._waiting: list[Caller] = []
+        self._on_end: list[Callable[[], object]] = []
+
+    # -- told from outside ----------------------------------------------------------------------------------
+
+    def ask(self, caller: Caller, deadline: Deadline, *, guest: bool = False) -> None:
+        """`caller` wants the machine to end by `deadline`, and to be released when it has."""
+        if self.final is not None:
+            caller.release(None)
+            return
+        self._waiting.append(caller)
+        if not self.asked.done() and not self._exited_already:
+            self._end_deadline = deadline
+            self._asked_guest = guest
+            if self.had_run:
+                self._runner.caller = caller  # else the launching caller goes on running the hooks
+            self.asked.set_result(None)
+        self._watch(deadline)
+
+    def interrupt(self, caller: Caller, error: BaseException) -> None:
+        """The thread inside `launch` got an exception from outside: end, and release it then."""
+        if self.final is not None:
+            caller.release(None)
+            return
+        self._interrupt = self._interrupt or error
+        self._waiting.append(caller)
+        self._end_deadline = Deadline(0)
+        if not self.asked.done():
+            self.asked.set_result(None)
+
+    def kill_now(self) -> None:
+        """Send SIGKILL, and see to it that no process is made any more. From any thread; never waits."""
+        self._no_spawn = True
+        if self.process is None or self.force(signal.SIGKILL):
+            self._killed = True
+
+    def force(self, number: signal.Signals) -> bool:
+        """Send a signal to QEMU's process group; whether it was alive to get it. From any thread."""
+        process = self.process
+        sent = process is not None and process.signal(number)
+        if sent:
+            self._signals.add(number)
+        return sent
+
+    def _watch(self, deadline: Deadline) -> None:
+        """Kill when `deadline` is over, whatever the walk is held up by."""
+        remaining = deadline.remaining()
+        if self.final is not None or self._exited_already or remaining is None:
+            return
+        if remaining > 0:
+            self._timers.add(self.io.loop.call_later(remaining, self._watch, deadline))
+        elif self.force(signal.SIGKILL):
+            self._forced = True
+
+    def force_late(self) -> None:
+        """The deadline is over and the I/O thread did nothing about it. From any thread."""
+        if self.force(signal.SIGKILL):
+            self._forced = True
+
+    def held_up_by(self) -> str:
+        """For a message: which hook is running."""
+        return f": {self._hooks.running} is running" if self._hooks.running else ""
+
+    async def until_ended(self) -> None:
+        if self.final is None:
+            ended = self.io.loop.create_future()
+            self._on_end.append(lambda: ended.done() or ended.set_result(None))
+            await ended
+
+    def when_ended(self, function: Callable[[], object]) -> None:
+        """Call `function` when the final state is reached."""
+        if self.final is not None:
+            function()
+        else:
+            self._on_end.append(function)
+
+    def report(self, verdict: Verdict) -> None:
+        """The guest is lost: tell who waits for it, or who will next."""
+        self._record("verdict", {"verdict": verdict.kind, "where": verdict.where, "what": verdict.what}, 1_000)
+        self.pending_verdicts.append(verdict)
+        # Behind the tasks that are about to see what made the verdict, since it may be what they wait for.
+        self.io.loop.call_soon(self.deliver_verdicts, *self.calls)
+
+    def deliver_verdicts(self, *calls: Call) -> None:
+        told = False
+        for call in calls:
+            if call.of_guest and call in self.calls and self.pending_verdicts:
+                verdict = self.pending_verdicts[0]
+                error = GuestPanicked(f"{self.name}: {verdict.kind} (seen by {verdict.where}) while waiting for {call.operation}")
+                error.verdict = verdict
+                call.stop(error)
+                told = True
+        if told:
+            self.pending_verdicts.clear()
+
+    def died(self, operation: str) -> MachineDied:
+        error = MachineDied(f"{self.name}: {self.describe_exit()} during {operation}")
+        error.exit_status, error.reason = self.exit_status, self._judge()[1]
+        return error
+
+    def describe_exit(self) -> str:
+        """How QEMU ended, in words."""
+        status = self.exit_status
+        if self.process is None:
+            return "QEMU was not started"
+        if status is None:
+            return "QEMU ended, with a status that could not be had" if self._exited_already else "QEMU lives"
+        if status < 0:
+            return f"QEMU died of {signal_name(-status)}"
+        return f"QEMU ended with status {status}"
+
+    # -- the walk -------------------------------------------------------------------------------------------
+
+    async def live(self) -> None:
+        """The whole walk, from `launching` to the final state."""
+        self._fire(Event.LAUNCH, None)
+        await self._launch()
+        if self._failed is None:
+            assert self.process is not None
+            self._fire(Event.LAUNCHED, None)
+            self.had_run = True
+            self._runner.caller = None
+            self.caller.release(None)
+            self._oom_kills = oom.oom_kills(self.process.pid)
+            await asyncio.wait({self.gone, self.asked}, return_when=asyncio.FIRST_COMPLETED)
+        await self._end()
+
+    async def _launch(self) -> None:
+        """Set up; where that fails, `failure` says why."""
+        set_up = asyncio.ensure_future(self._set_up())
+        while not (set_up.done() or self.gone.done() or self.asked.done() or self._deadline.expired):
+            await asyncio.wait(
+                {set_up, self.gone, self.asked},
+                timeout=self._deadline.remaining(),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        late = not set_up.done()
+        if late:
+            set_up.cancel()
+            await asyncio.wait({set_up})
+        error = None if set_up.cancelled() else set_up.result()
+        if late or error is not None or self.gone.done() or self.asked.done():
+            self._failed = self._explain(error)
+
+    def _explain(self, error: BaseException | None) -> tuple[State, Reason]:
+        """Why the launch failed: what it ends as. Sets `failure`."""
+        if error is not None and not isinstance(error, Exception):
+            self._interrupt = self._interrupt or error
+        cause: BaseException | None = error
+        if self._interrupt is not None:
+            final, what = (State.FAILED, Reason.LAUNCH_ERROR), f"interrupted by {describe(self._interrupt)}"
+            cause = self._interrupt
+        elif self._killed:
+            final, what = (State.STOPPED, Reason.KILLED), "cancelled by kill()"
+        elif self.asked.done():
+            final, what = (State.STOPPED, Reason.REQUESTED), "cancelled by shutdown()"
+        elif self._exited_already:
+            final, what = (State.FAILED, Reason.LAUNCH_ERROR), self.describe_exit()
+        elif error is None:
+            final, what = (State.FAILED, Reason.DEADLINE), f"not up after {self._deadline.timeout:g} s"
+            timeout = MachineTimeout(f"{self.name}: launch was {what}", machine=self.name, state=State.LAUNCHING)
+            timeout.operation, timeout.timeout = "launch", self._deadline.timeout
+            cause = timeout
+        elif isinstance(error, PluginError):
+            final, what = (State.FAILED, Reason.HOOK_FAILED), str(error).removeprefix(f"{self.name}: ")
+        else:
+            final, what = (State.FAILED, Reason.LAUNCH_ERROR), str(error)
+        self.failure = LaunchError(f"{self.name}: launch failed: {what}", machine=self.name, state=final[0])
+        self.failure.__cause__ = cause
+        return final
+
+    async def _set_up(self) -> BaseException | None:
+        try:
+            self._prepare()
+        except (VMError, OSError) as error:
+            return error
+        assert self.plan is not None
+        error = await self._hooks.set_up("pre_launch", self._contributor, plan=self.plan)
+        if error is not None or self.asked.done():
+            return error
+        try:
+            self._spawn(self.plan)
+        except (VMError, OSError) as spawn_error:
+            return spawn_error
+        return await self._hooks.set_up("post_launch", self._contributor)
+
+    def _contributor(self, plugin: str) -> None:
+        assert self.plan is not None
+        self.plan.contributor = plugin
+
+    def _prepare(self) -> None:
+        """Check what only the system can say, and begin the plan."""
+        config = self._config
+        env = {**os.environ, **{key: value for key, value in config.env.items() if value is not None}}
+        for key, value in config.env.items():
+            if value is None:
+                env.pop(key, None)
+        for program in (*config.wrapper[:1], config.binary):
+            find_binary(program, env.get("PATH"))
+        if config.cwd is not None and not os.path.isdir(config.cwd):
+            raise LaunchError(f"cwd is not a directory: {config.cwd}")
+        if config.log_dir is not None:
+            _require_writable("log_dir", config.log_dir)
+        base_dir = config.base_dir or tempfile.gettempdir()
+        _require_writable("base_dir", base_dir)
+        directory = tempfile.mkdtemp(prefix="vmfsm-", dir=base_dir)
+        self.plan = LaunchPlan(list(config.wrapper), env, directory, config.log_dir)
+        self.plan.contributor = "vmfsm"
+        self.plan.defer(lambda: shutil.rmtree(directory))
+
+    def _spawn(self, plan: LaunchPlan) -> None:
+        config = self._config
+        refuse_daemonize(plan.args)
+        display = () if config.display is None else ("-display", config.display)
+        self.command = (*plan.wrapper, config.binary, *display, *plan.args, *config.args)
+        executable = find_binary(self.command[0], plan.env.get("PATH"))
+        if self._no_spawn:
+            return
+        self._record("spawn", {"command": self.command}, 1_000)
+        self.process = Process.spawn(
+            self.command,
+            executable=executable,
+            env=plan.env,
+            cwd=config.cwd,
+            fds=plan.fds,
+            inherit_fds=plan.inherit_fds,
+            output=plan.output,
+            on_exit=self._exited,
+        )
+        plan.close_given()
+        if self._no_spawn:
+            self.kill_now()
+
+    def _exited(self, status: int | None) -> None:
+        self.exit_status = status
+        self._exited_already = True
+        if self._oom_kills is not None and status == -signal.SIGKILL:
+            file, before = self._oom_kills
+            self._oom = oom.count(file) > before
+        self._record("exit", {"status": status}, 100)
+        self.io.start(self._hear_last_words())
+
+    async def _hear_last_words(self) -> None:
+        """Let plugins read what QEMU left in its sockets, then tell everybody that it has ended."""
+        assert self.plan is not None
+        words = [asyncio.ensure_future(outcome(listen())) for _, listen in self.plan.last_words]
+        if words:
+            _, late = await asyncio.wait(words, timeout=LAST_WORDS)
+            for task in late:
+                task.cancel()
+            causes = [task.result()[1] for task in words if task.done() and not task.cancelled()]
+            self._cause = next((cause for cause in causes if cause is not None), None)
+        self._tell_calls()
+
+    def _tell_calls(self) -> None:
+        if not self.gone.done():
+            self.gone.set_result(None)
+        for call in tuple(self.calls):
+            if call.needs_qemu:
+                call.stop(self.died(call.operation))
+
+    # -- the end --------------------------------------------------------------------------------------------
+
+    async def _end(self) -> None:
+        if self._failed is not None and self._failed[1] is not Reason.REQUESTED:
+            self.force(signal.SIGKILL)
+        self._fire(Event.QUIT, self._judge()[1])
+        if self._end_deadline is None:
+            self._end_deadline = self._deadline if self._failed is not None else Deadline(UNASKED_CLEANUP)
+        deadline = self._end_deadline
+        cleaning = asyncio.ensure_future(self._early_cleanup(deadline))
+        if self.process is not None and not self.gone.done():
+            await self._stop(self.process, cleaning, deadline)
+        self.errors += await cleaning
+        self.errors += await self._hooks.clean_up("post_shutdown", deadline)
+        if self.plan is not None:
+            self.plan.close_given()
+            self.errors += await self._hooks.cleanups(self.plan.cleanups)
+        self._cleaned_up = True
+        for timer in self._timers:
+            timer.cancel()
+        self._tell_calls()  # where there was no process, nobody else did
+        self.final = self._judge()
+        if self.failure is not None:
+            self.failure.state = self.final[0]
+            self.failure.command, self.failure.exit_status = self.command, self.exit_status
+            self.failure.add_errors(self.errors)
+        self._fire(Event.EXITED if self.final[0] is State.STOPPED else Event.FAIL, self.final[1])
+
+    async def _early_cleanup(self, deadline: Deadline) -> list[PluginError]:
+        await self._hooks.settled()
+        return await self._hooks.clean_up("early_cleanup", deadline)
+
+    async def _stop(
+        self, process: Process, cleaning: "asyncio.Future[list[PluginError]]", deadline: Deadline
+    ) -> None:
+        assert self.plan is not None
+        if signal.SIGKILL in self._signals:
+            await asyncio.wait({self.gone}, timeout=REAP)
+        else:
+            self._forced |= await stop(
+                gone=self.gone,
+                cleaning=cleaning,
+                deadline=deadline,
+                ways=self._ways(self.plan),
+                force=self.force,
+                record=self._record,
+            )
+        if not self._exited_already:
+            _LOGGER.error("%s: QEMU (pid %d) has not ended after SIGKILL: stuck in the kernel", self.name, process.pid)
+
+    def _ways(self, plan: LaunchPlan) -> list[tuple[str, Polite]]:
+        """The polite ways that apply, the guest's first."""
+        ways = sorted(plan.polite, key=lambda way: not way[2])
+        return [(plugin, way) for plugin, way, guest in ways if self._asked_guest or not guest]
+
+    def _judge(self) -> tuple[State, Reason]:
+        if self._failed is not None:
+            return self._failed
+        if self._interrupt is not None:
+            return State.FAILED, Reason.LAUNCH_ERROR
+        if self._cleaned_up and not self._exited_already:
+            return State.FAILED, Reason.WEDGED
+        return judge(
+            Facts(
+                ended=self._exited_already,
+                exit_status=self.exit_status,
+                cause=self._cause,
+                expected_exits=self._config.expected_exits,
+                asked=self.asked.done(),
+                asked_guest=self._asked_guest,
+                killed=self._killed,
+                forced=self._forced,
+                signals=self._signals,
+                oom=self._oom,
+            )
+        )
+
+    def release(self) -> None:
+        """The final state is reached and observers were told: let everybody go who waited for it."""
+        for function in self._on_end:
+            function()
+        if not self.had_run and self.caller not in self._waiting:
+            self.caller.release(self._interrupt or self.failure)
+        for caller in self._waiting:
+            caller.release(None)
+
+
+def signal_name(number: int) -> str:
+    """`SIGSEGV` for 11."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _require_writable(field: str, directory: str) -> None:
+    if not os.path.isdir(directory):
+        raise LaunchError(f"{field} is not a directory: {directory}")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise LaunchError(f"{field} is not writable: {directory}")

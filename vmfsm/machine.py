@@ -1,0 +1,625 @@
+"""`Machine`: what users hold. Its methods ask the launch on the I/O thread and wait; it does nothing itself."""
+
+import asyncio
+import contextlib
+import functools
+import itertools
+import os
+import queue
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+
+from . import config, exit_guard, plugins
+from .caller import GRACE, Caller, in_hook_of
+from .calls import Call, Outcome
+from .deadline import Deadline
+from .errors import (
+    AbnormalExit,
+    ConfigError,
+    Evidence,
+    LaunchError,
+    MachineTimeout,
+    PluginError,
+    TransitionError,
+    Verdict,
+    VMError,
+    describe,
+)
+from .iothread import IOThread
+from .launch import UNASKED_CLEANUP, Launch
+from .lifecycle import Event, Lifecycle, Reason, State, Transition
+from .observers import Observers
+from .timeline import Record, Timeline
+
+if TYPE_CHECKING:
+    from .offers import QMP, Console, FDs, Log
+
+T = TypeVar("T")
+E = TypeVar("E", bound=VMError)
+_numbers = itertools.count(1)
+_OBSERVERS_TOLD = 5.0
+"""Seconds that a slow observer can hold up the end of `launch`, `shutdown`, `kill` and `wait`."""
+
+
+class Machine:
+    """A QEMU virtual machine and its life.
+
+    :param binary: QEMU's: a path, or a name to look for in `PATH`.
+    :param args: QEMU's arguments, after those of the plugins.
+    :param name: for messages and the names of files; made up where it is not given.
+    :param wrapper: what to put before QEMU's command line.
+    :param env: differences to this process's environment; `None` as a value takes a variable away.
+    :param cwd: QEMU's working directory.
+    :param display: for `-display`; `None` leaves the option out.
+    :param log_dir: an existing directory of the user's for logs that are to be kept.
+    :param base_dir: where the private directory (0700) is made for each launch; the system's place for
+        temporary files without it.
+    :param expected_exits: exit statuses that are a good ending when QEMU ends unasked.
+    :param plugins: plugin objects to add, or to use instead of the installed one of the same name.
+    :param block: names of installed plugins not to load.
+    :param options: options for the installed plugins, by plugin.
+    :raises ConfigError: for what is wrong with any of these.
+    :raises PluginLoadError: for an installed plugin that is broken.
+
+    Starts nothing. All members may be used from any thread. Times are seconds; `None` as a timeout is no
+    limit; a negative one is a `ConfigError`. A call returns or raises at the latest `GRACE` (2) seconds after
+    its deadline, unless a plain hook is still running in the calling thread. After `fork` a machine belongs
+    to the parent: in the child its methods raise `TransitionError`.
+    """
+
+    def __init__(
+        self,
+        binary: "str | os.PathLike[str]",
+        args: Sequence[str] = (),
+        *,
+        name: str | None = None,
+        wrapper: Sequence[str] = (),
+        env: Mapping[str, str | None] | None = None,
+        cwd: "str | os.PathLike[str] | None" = None,
+        display: str | None = "none",
+        log_dir: "str | os.PathLike[str] | None" = None,
+        base_dir: "str | os.PathLike[str] | None" = None,
+        expected_exits: Iterable[int] = (0,),
+        plugins: Sequence[object] = (),
+        block: Sequence[str] = (),
+        options: Mapping[str, Mapping[str, object]] | None = None,
+    ) -> None:
+        name = f"vm-{os.getpid()}-{next(_numbers)}" if name is None else name
+        self._config = config.check(
+            binary, args, name, wrapper, env, cwd, display, log_dir, base_dir, expected_exits
+        )
+        self._plugins = _load_plugins(plugins, block, options)
+        self._pid_of_owner = os.getpid()
+        self._lifecycle = Lifecycle(name)
+        self._timeline = Timeline()
+        self._observers = Observers(self, name, self._plugins)
+        self._launch: Launch | None = None
+        for implementation in self._plugins.implementations("configured"):
+            implementation.function(*(self for _ in implementation.arguments))
+
+    def __repr__(self) -> str:
+        reason = f" ({self.reason.value})" if self.reason else ""
+        pid = f" pid={self.pid}" if self.pid else ""
+        return f"<Machine {self.name} {self.state.value}{reason}{pid}>"
+
+    # -- what it is -----------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self._config.name
+
+    @property
+    def state(self) -> State:
+        return self._lifecycle.state
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why it is in this state; `None` where there is nothing to explain."""
+        return self._lifecycle.reason
+
+    @property
+    def since(self) -> float:
+        """When the state was entered: seconds on the monotonic clock."""
+        return self._lifecycle.since
+
+    @property
+    def history(self) -> tuple[Transition, ...]:
+        """Every change of state, over all launches."""
+        return self._lifecycle.history
+
+    @property
+    def timeline(self) -> tuple[Record, ...]:
+        """The last records of what happened, bounded in number and size."""
+        return self._timeline.records()
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of QEMU (or of what wraps it) while that is alive."""
+        launch = self._launch
+        if launch is None or launch.process is None or launch.process.ended:
+            return None
+        return launch.process.pid
+
+    @property
+    def exit_status(self) -> int | None:
+        """Of the last launch: a status, or minus the number of the signal that QEMU died of.
+
+        `None` while it is alive, where there was no process, and where the host program ignores SIGCHLD, so
+        that the system threw the status away.
+        """
+        return self._launch.exit_status if self._launch else None
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The command line of the last launch; without what plugins add before there was one."""
+        if self._launch is not None:
+            return self._launch.command
+        return (*self._config.wrapper, self._config.binary, *self._config.args)
+
+    @property
+    def run_state(self) -> str | None:
+        """QEMU's own run state (`running`, `paused`, `prelaunch`, …; QMP reference, `RunState`).
+
+        Kept from events, so it never waits. `None` where no QEMU lives or there is no monitor to tell.
+        """
+        return cast("str | None", getattr(self._plugins.get("qmp"), "run_state", None))
+
+    # -- what plugins offer ---------------------------------------------------------------------------------
+
+    def plugin(self, name: str) -> Any:
+        """The object of a loaded plugin.
+
+        :raises ConfigError: where there is none of this name.
+        """
+        plugin = self._plugins.get(name)
+        if plugin is None:
+            loaded = ", ".join(self._plugins)
+            raise ConfigError(f"{self.name}: no plugin {name!r} (loaded: {loaded})", field=name, machine=self.name)
+        return plugin
+
+    @property
+    def qmp(self) -> "QMP":
+        """The monitor. :raises ConfigError: where the plugin is not loaded."""
+        return cast("QMP", self.plugin("qmp"))
+
+    @property
+    def console(self) -> "Console":
+        """The first console. :raises ConfigError: where the plugin is not loaded."""
+        return next(iter(self.consoles.values()))
+
+    @property
+    def consoles(self) -> "Mapping[str, Console]":
+        """The consoles by name. :raises ConfigError: where the plugin is not loaded."""
+        return cast("Mapping[str, Console]", self.plugin("console").consoles)
+
+    @property
+    def fds(self) -> "FDs":
+        """Descriptors for QEMU. :raises ConfigError: where the plugin is not loaded."""
+        return cast("FDs", self.plugin("fdpass"))
+
+    @property
+    def log(self) -> "Log":
+        """QEMU's output. :raises ConfigError: where the plugin is not loaded."""
+        return cast("Log", self.plugin("logs"))
+
+    # -- lifecycle ------------------------------------------------------------------------------------------
+
+    def launch(self, timeout: float | None = 30) -> Self:
+        """Start QEMU and wait until every plugin is ready: from `configured`, `stopped`, `failed` to `running`.
+
+        :raises LaunchError: when that fails; QEMU is gone then, and what was set up is cleaned up.
+        :raises TransitionError: in other states; nothing has changed then.
+        """
+        deadline = Deadline(timeout)
+        io = self._io("launch")
+        exit_guard.watch()
+        caller = Caller(io)
+        try:
+            io.post(self._begin, io, caller, deadline)
+            self._serve(caller, deadline, "launch")
+        except VMError as error:
+            raise self._with_evidence(error) from error.__cause__
+        except BaseException as interrupt:
+            self._hand_over(io, caller, interrupt)
+            raise
+        return self
+
+    def shutdown(self, *, guest: bool = False, timeout: float | None = 30) -> None:
+        """End QEMU, gently first and by force if it must be; clean up; to `stopped` or `failed`.
+
+        :param guest: ask the guest first, by the power button.
+        :raises AbnormalExit: when it had to be forced, or had ended badly and this thread was not told yet.
+        :raises PluginError: when clean-up hooks raised.
+
+        Nothing happens where nothing is alive. From another thread during `launch` it cancels that.
+        """
+        deadline = Deadline(timeout)
+        launch, was_over = self._end("shutdown", deadline, guest=guest)
+        if launch is not None and launch.had_run:
+            self._raise_ending(launch, learned=not was_over)
+
+    def kill(self, timeout: float | None = 10) -> None:
+        """End QEMU at once with SIGKILL, from any state and thread, before waiting for anything; clean up.
+
+        :raises PluginError: when clean-up hooks raised.
+        :raises MachineTimeout: when the clean-up takes longer; QEMU is gone even so.
+        """
+        deadline = Deadline(timeout)
+        self._refuse_in_child("kill")
+        launch = self._launch
+        if launch is not None:
+            launch.kill_now()
+        launch, was_over = self._end("kill", deadline)
+        if launch is not None and not was_over and launch.errors:
+            raise self._with_evidence(_combined(launch.errors))
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait until the machine has ended, which somebody else causes; its exit status.
+
+        :raises AbnormalExit: when it ended badly.
+        :raises MachineTimeout: when it has not ended by then; nothing has changed.
+        :raises GuestPanicked: when that happens meanwhile.
+        :raises TransitionError: when it was never launched.
+        """
+        deadline = Deadline(timeout)
+        self._io("wait")
+        launch = self._launch
+        if launch is None:
+            raise self._refused("wait")
+        self._wait_for(launch, launch.until_ended(), deadline, "wait", of_guest=True, needs_qemu=False)
+        launch.told.discard(threading.current_thread())
+        self._raise_ending(launch, learned=False)
+        return launch.exit_status
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if os.getpid() != self._pid_of_owner:
+            return  # a forked child leaves the block; the machine is its parent's
+        try:
+            self.shutdown()
+        except VMError as trouble:
+            if error is None:
+                raise
+            error.add_note(f"and with machine {self.name}: {describe(trouble)}")
+            for note in getattr(trouble, "__notes__", ()):
+                error.add_note(note)
+
+    # -- for plugins ----------------------------------------------------------------------------------------
+
+    def run(
+        self, coroutine: Coroutine[Any, Any, T], *, timeout: float | None, operation: str, of_guest: bool = False
+    ) -> T:
+        """Run `coroutine` on the I/O thread and wait for it: to its end, the deadline, or the end of QEMU.
+
+        :param operation: what it does, for messages.
+        :param of_guest: what it waits for comes from the guest, so that a verdict about that ends the wait.
+        :raises MachineTimeout: when the deadline is over first; the coroutine is cancelled.
+        :raises MachineDied: when QEMU ends first: once the machine is in its final state, or at the deadline
+            if that is sooner, or at once inside of its hooks.
+        :raises GuestPanicked: with `of_guest`.
+        :raises TransitionError: when the machine was never launched, or on the I/O thread.
+
+        What the coroutine raises is raised here. An exception in the waiting thread cancels it.
+        """
+        try:
+            deadline = Deadline(timeout)
+            self._io(operation, in_hooks=True)
+            launch = self._running(operation)
+        except BaseException:
+            coroutine.close()
+            raise
+        return cast(T, self._wait_for(launch, coroutine, deadline, operation, of_guest=of_guest))
+
+    async def arun(
+        self, coroutine: Coroutine[Any, Any, T], *, timeout: float | None, operation: str, of_guest: bool = False
+    ) -> T:
+        """`run` for coroutines: to be awaited on the I/O thread or in any other asyncio loop."""
+        try:
+            deadline = Deadline(timeout)
+            self._refuse_in_child(operation)
+            launch = self._running(operation)
+        except BaseException:
+            coroutine.close()
+            raise
+        io, loop = launch.io, asyncio.get_running_loop()
+        future: asyncio.Future[Outcome] = loop.create_future()
+
+        def deliver(result: Outcome) -> None:
+            if not future.done():
+                future.set_result(result)
+
+        inside = io.inside()
+        call = Call(
+            launch,
+            coroutine,
+            deadline,
+            operation,
+            deliver if inside else lambda result: _post_to(loop, deliver, result),
+            of_guest=of_guest,
+            at_once=inside,
+        )
+        try:
+            if inside:
+                call.start()
+            else:
+                io.post(call.start)
+            result = await future
+        except BaseException:
+            io.post(call.abandon)
+            raise
+        return cast(T, self._unwrap(result))
+
+    def record(self, kind: str, data: Mapping[str, object], *, size: int = 200) -> None:
+        """Add a record to the timeline. On the I/O thread only.
+
+        :param size: about how many bytes `data` keeps alive; the timeline is bounded by it.
+        """
+        self._record(kind, data, size)
+
+    def report(self, verdict: Verdict) -> None:
+        """Say that the guest is lost: who waits for it, or else will next, gets `GuestPanicked`.
+
+        On the I/O thread only. The machine stays as it is.
+        """
+        if self._launch is not None:
+            self._launch.report(verdict)
+
+    def evidence(self) -> Evidence:
+        """The last of what plugins have seen in this launch. Never waits."""
+        launch = self._launch
+        more: dict[str, object] = {}
+        if launch is not None and launch.plan is not None:
+            for _, collect in tuple(launch.plan.evidence):
+                try:
+                    more.update(collect())
+                except Exception as error:  # it must not hide the error it was to explain
+                    more["evidence-error"] = describe(error)
+        return Evidence(
+            str(more.pop("console", "")),
+            str(more.pop("output", "")),
+            tuple(cast("Iterable[Mapping[str, object]]", more.pop("events", ()))),
+            more,
+        )
+
+    # -- on the I/O thread ----------------------------------------------------------------------------------
+
+    def _begin(self, io: IOThread, caller: Caller, deadline: Deadline) -> None:
+        if Event.LAUNCH.value not in self._lifecycle.allowed():
+            caller.release(self._refused("launch"))
+            return
+        self._launch = Launch(
+            self, self._config, self._plugins, self._fire, self._record, io, deadline, caller
+        )
+        io.start(self._live(self._launch))
+
+    async def _live(self, launch: Launch) -> None:
+        exit_guard.add(self)
+        await launch.live()
+        exit_guard.discard(self)
+        await self._observers.told(_OBSERVERS_TOLD)
+        launch.release()
+
+    def _fire(self, event: Event, reason: Reason | None) -> None:
+        transition = self._lifecycle.fire(event, reason)
+        data = {
+            "event": event.value,
+            "source": transition.source.value,
+            "dest": transition.dest.value,
+            "reason": reason.value if reason else None,
+        }
+        self._record("transition", data, 400, transition)
+
+    def _record(
+        self, kind: str, data: Mapping[str, object], size: int, transition: Transition | None = None
+    ) -> None:
+        record = self._timeline.add(kind, data, size)
+        self._observers.add(record, size, transition)
+
+    # -- in the calling thread ------------------------------------------------------------------------------
+
+    def _io(self, call: str, *, in_hooks: bool = False) -> IOThread:
+        """The I/O thread, if the caller may wait for it."""
+        self._refuse_in_child(call)
+        io = IOThread.get()
+        io.refuse_inside(call, self.name)
+        if not in_hooks and in_hook_of(self):
+            raise TransitionError(
+                f"{self.name}: {call} was called inside a hook of this machine, which it would wait for",
+                event=call,
+                machine=self.name,
+                state=self.state,
+            )
+        return io
+
+    def _refuse_in_child(self, call: str) -> None:
+        if os.getpid() != self._pid_of_owner:
+            raise TransitionError(
+                f"{self.name}: {call} was called in a forked child; the machine belongs to process "
+                f"{self._pid_of_owner}",
+                event=call,
+                machine=self.name,
+                state=self.state,
+            )
+
+    def _refused(self, call: str) -> TransitionError:
+        allowed = self._lifecycle.allowed()
+        return TransitionError(
+            f"{self.name}: cannot {call} in state {self.state.value} (allowed: {', '.join(allowed)})",
+            event=call,
+            allowed=allowed,
+            machine=self.name,
+            state=self.state,
+        )
+
+    def _running(self, operation: str) -> Launch:
+        launch = self._launch
+        if launch is None or (launch.final is not None and not launch.had_run):
+            raise self._refused(operation)
+        return launch
+
+    def _serve(self, caller: Caller, deadline: Deadline, operation: str) -> None:
+        try:
+            caller.serve(deadline)
+        except queue.Empty:
+            launch = self._launch
+            if launch is not None:
+                launch.force_late()
+            error = MachineTimeout(
+                f"{self.name}: {operation} was not over {GRACE:g} s after its deadline of {deadline.timeout:g} s"
+                f"{launch.held_up_by() if launch else ''}",
+                machine=self.name,
+                state=self.state,
+            )
+            error.operation, error.timeout = operation, deadline.timeout
+            raise error from None
+
+    def _hand_over(self, io: IOThread, caller: Caller, interrupt: BaseException) -> None:
+        """An exception from outside hit `launch`: see the machine ended, by workers, before it is raised.
+
+        A second one is raised at once, and the machine is ended all the same.
+        """
+        caller.leave(interrupt)
+        io.post(self._interrupted, caller, interrupt)
+        with contextlib.suppress(queue.Empty):
+            caller.serve(Deadline(UNASKED_CLEANUP))
+
+    def _interrupted(self, caller: Caller, interrupt: BaseException) -> None:
+        launch = self._launch
+        if launch is not None and launch.caller is caller:
+            launch.interrupt(caller, interrupt)
+        else:
+            caller.release(None)
+
+    def _end(self, call: str, deadline: Deadline, *, guest: bool = False) -> tuple[Launch | None, bool]:
+        """Have the machine ended and wait for that: which launch that was, and whether it was over already."""
+        io = self._io(call)
+        launch = self._launch
+        if launch is None:
+            return None, True
+        was_over = launch.final is not None
+        caller = Caller(io)
+        try:
+            io.post(functools.partial(launch.ask, caller, deadline, guest=guest))
+            self._serve(caller, deadline, call)
+        except VMError as error:
+            raise self._with_evidence(error) from None
+        except BaseException as interrupt:
+            caller.leave(interrupt)
+            with contextlib.suppress(queue.Empty):
+                caller.serve(deadline)
+            raise
+        return launch, was_over
+
+    def _wait_for(
+        self,
+        launch: Launch,
+        coroutine: Coroutine[Any, Any, object],
+        deadline: Deadline,
+        operation: str,
+        *,
+        of_guest: bool,
+        needs_qemu: bool = True,
+    ) -> object:
+        inbox: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        call = Call(
+            launch,
+            coroutine,
+            deadline,
+            operation,
+            inbox.put,
+            of_guest=of_guest,
+            needs_qemu=needs_qemu,
+            at_once=in_hook_of(self),
+        )
+        try:
+            launch.io.post(call.start)
+            while True:
+                remaining = deadline.remaining()
+                try:
+                    result = inbox.get(timeout=None if remaining is None else remaining + GRACE)
+                    break
+                except queue.Empty:  # somebody's async hook blocks the I/O thread, or the deadline was paused
+                    if deadline.expired:
+                        launch.io.post(call.abandon)
+                        result = Outcome(call.timeout(), None)
+                        break
+        except BaseException:
+            launch.io.post(call.abandon)
+            raise
+        return self._unwrap(result)
+
+    def _unwrap(self, result: Outcome) -> object:
+        error = result.error
+        if error is None:
+            return result.value
+        raise self._with_evidence(error) if isinstance(error, VMError) else error
+
+    def _with_evidence(self, error: E) -> E:
+        if error.machine is None:
+            error.machine = self.name
+        if error.state is None:
+            error.state = self.state
+        if not any(error.evidence):
+            error.attach(self.evidence())
+        if isinstance(error, LaunchError):
+            error.output = error.evidence.output
+        return error
+
+    def _raise_ending(self, launch: Launch, *, learned: bool) -> None:
+        """Raise what was bad about the ending, unless this thread was told.
+
+        :param learned: the calling thread waited while it happened: only then a wedged QEMU concerns it.
+        """
+        thread = threading.current_thread()
+        assert launch.final is not None
+        state, reason = launch.final
+        if thread in launch.told:
+            return
+        launch.told.add(thread)
+        if state is State.FAILED and (learned or reason is not Reason.WEDGED):
+            error = AbnormalExit(f"{self.name}: {launch.describe_exit()} ({reason.value})", errors=launch.errors)
+            error.exit_status, error.reason = launch.exit_status, reason
+            error.__cause__ = launch.failure
+            raise self._with_evidence(error)
+        if launch.errors:
+            raise self._with_evidence(_combined(launch.errors))
+
+
+def _combined(errors: Sequence[PluginError]) -> PluginError:
+    """The first of them, made anew since it may be raised in several threads, with the others in `errors`."""
+    first = errors[0]
+    error = PluginError(str(first), machine=first.machine, errors=errors[1:])
+    error.plugin, error.hook = first.plugin, first.hook
+    error.__cause__ = first.__cause__
+    return error
+
+
+def _post_to(loop: asyncio.AbstractEventLoop, function: Callable[[Outcome], None], result: Outcome) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+        loop.call_soon_threadsafe(function, result)
+
+
+def _load_plugins(given: object, block: object, options: object) -> plugins.PluginSet:
+    """Check the shapes, and load."""
+    for field, value in (("plugins", given), ("block", block)):
+        if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+            raise ConfigError(f"{field} must be a sequence, not {value!r}", field=field)
+    assert isinstance(given, Sequence)
+    assert isinstance(block, Sequence)
+    for name in block:
+        if not isinstance(name, str):
+            raise ConfigError(f"block must hold names of plugins, not {name!r}", field="block")
+    options = {} if options is None else options
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"options must be a mapping by plugin, not {options!r}", field="options")
+    for name, values in options.items():
+        field = f"options[{name!r}]"
+        if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+            raise ConfigError(f"{field} must be a mapping of options, not {values!r}", field=field)
+    return plugins.load(given, block, options)

@@ -1,0 +1,91 @@
+"""Telling observers what happened, in order, off the I/O thread."""
+
+import asyncio
+import collections
+import functools
+import logging
+from collections.abc import Callable
+
+from .caller import Runner
+from .iothread import IOThread
+from .lifecycle import Transition
+from .plugins import Implementation, PluginSet
+from .timeline import Record
+
+_MOST_PENDING_BYTES = 16 * 1024 * 1024
+_LOGGER = logging.getLogger("vmfsm.observers")
+
+
+class Observers:
+    """The observer hooks of one machine: batches of records, and changes of state. On the I/O thread only.
+
+    One batch is on its way at a time, in a worker; what comes meanwhile waits, bounded.
+    """
+
+    def __init__(self, machine: object, name: str, plugins: PluginSet) -> None:
+        self._machine = machine
+        self._name = name
+        self._implementations: list[tuple[str, Implementation]] = [
+            (hook, implementation)
+            for hook in ("state_changed", "records")
+            for implementation in plugins.implementations(hook)
+        ]
+        self._pending: collections.deque[tuple[Record, int]] = collections.deque()
+        self._transitions: list[Transition] = []
+        self._bytes = 0
+        self._dropped = 0
+        self._telling: asyncio.Task[None] | None = None
+
+    def add(self, io: IOThread, record: Record, size: int, transition: Transition | None = None) -> None:
+        if not self._implementations:
+            return
+        self._pending.append((record, size))
+        self._bytes += size
+        if transition is not None:
+            self._transitions.append(transition)
+        while self._bytes > _MOST_PENDING_BYTES:
+            self._bytes -= self._pending.popleft()[1]
+            self._dropped += 1
+        if self._telling is None or self._telling.done():
+            self._telling = io.start(self._tell(io))
+
+    async def told(self, timeout: float) -> None:
+        """Wait until all that was added has been told, at most `timeout` seconds."""
+        if self._telling is not None and not self._telling.done():
+            await asyncio.wait({self._telling}, timeout=timeout)
+
+    async def _tell(self, io: IOThread) -> None:
+        runner = Runner(io, self._machine)
+        while self._pending:
+            batch = [record for record, _ in self._pending]
+            transitions, self._transitions = self._transitions, []
+            self._pending.clear()
+            self._bytes = 0
+            if self._dropped:
+                batch.insert(0, Record("dropped", batch[0].at, {"records": self._dropped}))
+                self._dropped = 0
+            await runner.start(functools.partial(self._call_all, transitions, tuple(batch))).done
+
+    def _call_all(self, transitions: list[Transition], batch: tuple[Record, ...]) -> None:
+        """In a worker."""
+        for hook, implementation in tuple(self._implementations):
+            if hook == "records":
+                self._call(implementation, {"machine": self._machine, "batch": batch})
+            else:
+                for transition in transitions:
+                    if not self._call(implementation, {"machine": self._machine, "transition": transition}):
+                        break
+
+    def _call(self, implementation: Implementation, arguments: dict[str, object]) -> bool:
+        function: Callable[..., object] = implementation.function
+        try:
+            function(*(arguments[name] for name in implementation.arguments))
+        except BaseException:
+            _LOGGER.exception(
+                "%s: observer %r raised and is not called again for this machine", self._name, implementation.plugin
+            )
+            self._implementations = [
+                (hook, other) for hook, other in self._implementations if other is not implementation
+            ]
+            return False
+        return True

@@ -1,0 +1,172 @@
+"""What the built-in plugins offer, as types: so that `machine.qmp` has one and the core imports no plugin.
+
+The contracts are in the docstrings of the plugins.
+"""
+
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, Any, Protocol
+
+EventMatch = tuple[str, Mapping[str, Any] | None]
+Event = dict[str, Any]
+
+
+class AsyncQMP(Protocol):
+    """The twins of `QMP`'s calls for coroutines."""
+
+    async def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = 30,
+        **kw: Any,
+    ) -> Any: ...
+    async def execute_raw(
+        self,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = 30,
+        **kw: Any,
+    ) -> dict[str, Any]: ...
+    async def execute_oob(
+        self,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = 30,
+        **kw: Any,
+    ) -> Any: ...
+    async def wait_event(
+        self,
+        name: str,
+        *,
+        match: Mapping[str, Any] | None = None,
+        since: Any = None,
+        timeout: float | None = 30,
+    ) -> Event: ...
+    async def wait_any(
+        self, events: Sequence[EventMatch], *, since: Any = None, timeout: float | None = 30
+    ) -> Event: ...
+    async def reconnect(self, timeout: float | None = 30) -> None: ...
+
+
+class QMP(Protocol):
+    """`machine.qmp`."""
+
+    @property
+    def aio(self) -> AsyncQMP: ...
+    @property
+    def greeting(self) -> Mapping[str, Any]: ...
+    @property
+    def version(self) -> tuple[int, int, int]: ...
+    @property
+    def client(self) -> Any: ...
+    @property
+    def run_state(self) -> str | None: ...
+    def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = 30,
+        **kw: Any,
+    ) -> Any: ...
+    def execute_raw(
+        self,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = 30,
+        **kw: Any,
+    ) -> dict[str, Any]: ...
+    def execute_oob(
+        self,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = 30,
+        **kw: Any,
+    ) -> Any: ...
+    def mark(self) -> Any: ...
+    def wait_event(
+        self,
+        name: str,
+        *,
+        match: Mapping[str, Any] | None = None,
+        since: Any = None,
+        timeout: float | None = 30,
+    ) -> Event: ...
+    def wait_any(
+        self, events: Sequence[EventMatch], *, since: Any = None, timeout: float | None = 30
+    ) -> Event: ...
+    def events(self, since: Any = None) -> list[Event]: ...
+    def subscribe(self, callback: Callable[[Event], object]) -> Callable[[], None]: ...
+    def reconnect(self, timeout: float | None = 30) -> None: ...
+
+
+class Expected(Protocol):
+    """What `expect` found."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def match(self) -> Any: ...
+    @property
+    def before(self) -> Any: ...
+
+
+class AsyncConsole(Protocol):
+    """The twins of `Console`'s calls for coroutines."""
+
+    async def expect(self, *patterns: str | bytes, timeout: float | None = 60) -> Expected: ...
+    async def send(self, data: str | bytes, *, timeout: float | None = 60) -> None: ...
+    async def sendline(self, text: str = "", *, timeout: float | None = 60) -> None: ...
+
+
+class Console(Protocol):
+    """`machine.console`, or one of `machine.consoles`."""
+
+    @property
+    def aio(self) -> AsyncConsole: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def closed(self) -> bool: ...
+    def expect(self, *patterns: str | bytes, timeout: float | None = 60) -> Expected: ...
+    def send(self, data: str | bytes, *, timeout: float | None = 60) -> None: ...
+    def sendline(self, text: str = "", *, timeout: float | None = 60) -> None: ...
+    def read(self, n: int = -1) -> str: ...
+    def lines(self) -> list[str]: ...
+    def mark(self) -> Any: ...
+    def since(self, mark: Any) -> str: ...
+    def socket(self) -> socket.socket: ...
+    def file(self, mode: str = "r") -> IO[Any]: ...
+
+
+class FDs(Protocol):
+    """`machine.fds`."""
+
+    def add(
+        self,
+        fd_or_path: "int | str",
+        *,
+        fdset: int | None = None,
+        opaque: str | None = None,
+        flags: int | None = None,
+    ) -> str: ...
+    def send(self, fd_or_path: "int | str", name: str) -> None: ...
+
+
+class Log(Protocol):
+    """`machine.log`."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    def tail(self, n: int = 20) -> str: ...
+    def follow(self, *, timeout: float | None = None) -> Iterator[str]: ...

@@ -1,0 +1,153 @@
+"""QEMU's process: found, spawned, signalled, reaped."""
+
+import asyncio
+import contextlib
+import os
+import select
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from signal import SIGKILL, Signals
+
+from .errors import LaunchError
+
+
+def find_binary(name: str, path: str | None) -> str:
+    """The file that running `name` would execute.
+
+    Looked for before anything wraps it: a wrapper's own "not found" would be a status like any other.
+
+    :param path: the search path that counts, as in the variable `PATH`.
+    :raises LaunchError: saying what was searched.
+    """
+    found = shutil.which(name, path=path)
+    if found is not None:
+        return os.path.abspath(found)
+    if os.path.dirname(name):
+        if not os.path.exists(name):
+            raise LaunchError(f"no such file: {name}")
+        what = "is a directory" if os.path.isdir(name) else "is not executable"
+        raise LaunchError(f"cannot run {name}: it {what}")
+    raise LaunchError(f"no executable {name!r} in the search path {path or os.defpath!r}")
+
+
+class Process:
+    """A child in a session and process group of its own.
+
+    Made, watched and reaped on the I/O thread; `signal` may be called from any thread. Its pid stays its own
+    until it is reaped, and nothing is ever sent to it after that.
+    """
+
+    def __init__(
+        self,
+        popen: subprocess.Popen[bytes],
+        loop: asyncio.AbstractEventLoop,
+        on_exit: Callable[[int | None], object],
+    ) -> None:
+        self.pid = popen.pid
+        self._popen = popen
+        self._loop = loop
+        self._on_exit = on_exit
+        self._reaping = threading.Lock()
+        self._reaped = False
+        self._pidfd: int | None = None
+        if hasattr(os, "pidfd_open"):
+            self._pidfd = os.pidfd_open(popen.pid)
+            loop.add_reader(self._pidfd, self._reap)
+        else:
+            # Elsewhere than on Linux: a thread for each process, and what is left of its group lives on.
+            threading.Thread(target=self._wait, name=f"vmfsm-wait-{self.pid}", daemon=True).start()
+
+    @classmethod
+    def spawn(
+        cls,
+        command: Sequence[str],
+        *,
+        executable: str,
+        env: Mapping[str, str],
+        cwd: str | None,
+        fds: Sequence[int],
+        inherit_fds: bool,
+        output: int | None,
+        on_exit: Callable[[int | None], object],
+    ) -> "Process":
+        """Start `command`. On the I/O thread, since a parent-death signal would follow the creating thread.
+
+        :param fds: the only descriptors, beside the standard three, that it inherits (unless `inherit_fds`).
+        :param output: a descriptor for its stdout and stderr; the null device for `None`.
+        :param on_exit: called once, on the I/O thread, with the exit status: its value, minus the number of
+            the signal it died of, or `None` where it could not be had.
+        :raises OSError: as the system says.
+        """
+        popen = subprocess.Popen(
+            command,
+            executable=executable,
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if output is None else output,
+            stderr=subprocess.STDOUT,
+            close_fds=not inherit_fds,
+            pass_fds=() if inherit_fds else fds,
+            start_new_session=True,
+        )
+        return cls(popen, asyncio.get_running_loop(), on_exit)
+
+    def signal(self, number: Signals) -> bool:
+        """Send a signal to the whole process group, unless its leader has ended. From any thread.
+
+        Returns whether it was sent.
+        """
+        with self._reaping:
+            if self._reaped or self._has_ended():
+                return False
+            self._signal_group(number)
+            return True
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended, be it reaped or not. From any thread."""
+        with self._reaping:
+            return self._reaped or self._has_ended()
+
+    def _has_ended(self) -> bool:
+        if self._pidfd is None:
+            return False
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _signal_group(self, number: Signals) -> None:
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            pass
+        except PermissionError:
+            # Part of the group changed its user; try at least the leader.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, number)
+
+    def _reap(self) -> None:
+        assert self._pidfd is not None
+        self._loop.remove_reader(self._pidfd)
+        status: int | None = None
+        with self._reaping:
+            # ECHILD where the host program ignores SIGCHLD: the kernel threw the status away, and with it
+            # the guarantee that the group's number is still ours.
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT)
+                self._signal_group(SIGKILL)  # what it left behind, while its zombie keeps the number
+                info = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+                assert info is not None
+                status = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
+            self._reaped = True
+        os.close(self._pidfd)
+        self._popen.returncode = 0 if status is None else status  # else Popen would wait for the pid again
+        self._on_exit(status)
+
+    def _wait(self) -> None:
+        status = self._popen.wait()
+        with self._reaping:
+            self._reaped = True
+        self._loop.call_soon_threadsafe(self._on_exit, status)

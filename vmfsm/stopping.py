@@ -1,0 +1,77 @@
+"""The ladder by which a QEMU that is asked to go is made to go, with a bound at each rung."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Sequence
+
+from .deadline import Deadline
+from .iothread import outcome
+from .plan import Polite
+
+WITHOUT_LIMIT = 30.0
+"""Seconds that the ladder takes at most where the caller set no limit."""
+REAP = 5.0
+"""Seconds to wait for a process that was sent SIGKILL; only one stuck in the kernel takes longer."""
+
+# What each rung must leave of the time there is, so that a slow hook can't cost a healthy QEMU its life.
+_AFTER_HOOKS = 0.6
+_AFTER_POLITE = 0.3
+_AFTER_SIGTERM = 0.15
+
+
+async def stop(
+    *,
+    gone: "asyncio.Future[None]",
+    cleaning: "asyncio.Future[object]",
+    deadline: Deadline,
+    ways: Sequence[tuple[str, Polite]],
+    force: Callable[[signal.Signals], bool],
+    record: Callable[[str, dict[str, object], int], object],
+) -> bool:
+    """End QEMU: hooks, polite ways, SIGTERM, SIGKILL. On the I/O thread; returns when it has gone.
+
+    Or `REAP` seconds after SIGKILL. Without a polite way SIGTERM is the polite way: QEMU ends well by it.
+
+    :param cleaning: the `early_cleanup` hooks, which come first; a late one goes on beside the ladder.
+    :param force: sends a signal, and returns whether QEMU was alive to get it.
+    :returns: whether QEMU had to be forced.
+    """
+    if deadline.timeout is None:
+        deadline = Deadline(WITHOUT_LIMIT)
+    total = deadline.remaining() or 0.0
+    await _first({gone, cleaning}, deadline, total * _AFTER_HOOKS)
+
+    budget = max(0.0, (deadline.remaining() or 0.0) - total * _AFTER_POLITE)
+    for number, (plugin, way) in enumerate(ways):
+        if gone.done() or deadline.expired:
+            break
+        record("stop", {"way": plugin}, 200)
+        asking = asyncio.ensure_future(outcome(way()))
+        reserve = total * _AFTER_POLITE + budget * (len(ways) - 1 - number) / len(ways)
+        await _first({gone, asking}, deadline, reserve)
+        if asking.done() and asking.result()[0] is None:
+            await _first({gone}, deadline, reserve)
+        else:
+            asking.cancel()
+
+    forced = False
+    if not gone.done() and not deadline.expired:
+        record("stop", {"way": "SIGTERM"}, 200)
+        forced = force(signal.SIGTERM) and bool(ways)
+        await _first({gone}, deadline, total * _AFTER_SIGTERM)
+    if not gone.done():
+        record("stop", {"way": "SIGKILL"}, 200)
+        forced |= force(signal.SIGKILL)
+        await asyncio.wait({gone}, timeout=REAP)
+    return forced
+
+
+async def _first(
+    futures: "set[asyncio.Future[None] | asyncio.Future[object]]", deadline: Deadline, reserve: float
+) -> None:
+    """Until one of `futures` is done, or no more than `reserve` seconds of the deadline are left."""
+    while not any(future.done() for future in futures):
+        left = (deadline.remaining() or 0.0) - reserve
+        if left <= 0:
+            return
+        await asyncio.wait(futures, timeout=left, return_when=asyncio.FIRST_COMPLETED)

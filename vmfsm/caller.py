@@ -16,7 +16,9 @@ from .workers import Workers
 GRACE = 2.0
 """Seconds that a caller waits beyond its deadline for the I/O thread to have ended what is over."""
 
-_in_hooks_of: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVar("_in_hooks_of", default=frozenset())
+_in_hooks_of: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVar(
+    "_in_hooks_of", default=frozenset()
+)
 
 
 def in_hook_of(machine: object) -> bool:
@@ -48,7 +50,7 @@ class Job:
         try:
             self._began = True
             self._function()
-        except BaseException as raised:
+        except BaseException as raised:  # noqa: BLE001 - the walk gets it, and the caller what is its
             error = raised
         finally:
             _in_hooks_of.reset(token)
@@ -60,7 +62,7 @@ class Job:
             self.done.set_result(error)
 
     def take_from_caller(self, interrupt: BaseException) -> None:
-        """The caller that was to run it was interrupted: let a worker, unless it had begun. On the I/O thread."""
+        """The caller that was to run it was interrupted: let a worker, unless it had begun."""
         if self._claimed.acquire(blocking=False) or not self._began:
             Workers.get().submit(self._call)
         else:

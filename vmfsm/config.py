@@ -45,10 +45,13 @@ def check(
     refuse_daemonize(arguments)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(
-            f"name must be 1 to 64 letters, digits and any of '._+@:-' (it names files), not {name!r}", field="name"
+            f"name must be 1 to 64 letters, digits and any of '._+@:-' (it names files), not {name!r}",
+            field="name",
         )
     if display is not None and (not isinstance(display, str) or not display):
-        raise ConfigError(f"display must be a str for QEMU's -display, or None, not {display!r}", field="display")
+        raise ConfigError(
+            f"display must be a str for QEMU's -display, or None, not {display!r}", field="display"
+        )
     binary_path = _path("binary", binary)
     if binary_path is None:
         raise ConfigError("binary must be a path or the name of a program, not None", field="binary")
@@ -70,7 +73,9 @@ def refuse_daemonize(args: Sequence[str]) -> None:
     """:raises ConfigError: for `-daemonize`, which makes QEMU somebody else's child."""
     for arg in args:
         if arg in {"-daemonize", "--daemonize"}:
-            raise ConfigError(f"{arg}: a QEMU that detaches itself can be neither watched nor ended", field="args")
+            raise ConfigError(
+                f"{arg}: a QEMU that detaches itself can be neither watched nor ended", field="args"
+            )
 
 
 def _strings(field: str, value: object) -> tuple[str, ...]:

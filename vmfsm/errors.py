@@ -32,7 +32,7 @@ class Evidence(NamedTuple):
     """Last lines of what QEMU wrote to stdout and stderr."""
     events: tuple[Mapping[str, object], ...] = ()
     """Last QMP events, oldest first."""
-    more: Mapping[str, object] = {}  # noqa: RUF012 - never written to
+    more: Mapping[str, object] = {}
     """What other plugins added, by their own keys."""
 
 
@@ -201,4 +201,3 @@ class PluginLoadError(PluginError):
     """`name = module:attribute` of the entry point, `None` for an object given by the user."""
     distribution: str | None = None
     """The distribution that offers it, with its version."""
-

@@ -10,59 +10,40 @@ import threading
 from typing import TYPE_CHECKING
 
 from .errors import VMError
+from .perprocess import per_process
 
 if TYPE_CHECKING:
     from .machine import Machine
 
-_live: "set[Machine]" = set()
-_watching: threading.Thread | None = None
-_start_lock = threading.Lock()
 
+class ExitGuard:
+    """Knows the machines that may have a QEMU, and kills them when the interpreter exits."""
 
-def watch() -> None:
-    """Begin to wait for the end, once per process."""
-    global _watching
-    if _watching is None:
-        with _start_lock:
-            if _watching is None:
-                _watching = threading.Thread(target=_await_main_thread, name="vmfsm-exit", daemon=True)
-                _watching.start()
-                atexit.register(_kill_all)
+    def __init__(self) -> None:
+        self._machines: set[Machine] = set()
+        threading.Thread(target=self._await_main_thread, name="vmfsm-exit", daemon=True).start()
+        atexit.register(self._kill_all)
 
+    @classmethod
+    def get(cls) -> "ExitGuard":
+        return per_process(cls)
 
-def add(machine: "Machine") -> None:
-    """This machine may have a QEMU from now on."""
-    _live.add(machine)
+    def add(self, machine: "Machine") -> None:
+        """This machine may have a QEMU from now on."""
+        self._machines.add(machine)
 
+    def discard(self, machine: "Machine") -> None:
+        """Nothing of this machine is left."""
+        self._machines.discard(machine)
 
-def discard(machine: "Machine") -> None:
-    """Nothing of this machine is left."""
-    _live.discard(machine)
+    def _await_main_thread(self) -> None:
+        threading.main_thread().join()
+        self._kill_all()
 
-
-def _await_main_thread() -> None:
-    threading.main_thread().join()
-    _kill_all()
-
-
-def _kill_all() -> None:
-    for machine in tuple(_live):
-        try:
-            machine.kill()
-        except VMError as error:
-            _report(machine, error)
-
-
-def _report(machine: "Machine", error: VMError) -> None:
-    # The logging module may have been shut down already.
-    os.write(2, f"{machine.name}: at exit: {error}\n".encode(errors="backslashreplace"))
-
-
-def _forget_in_child() -> None:
-    global _watching, _start_lock
-    _live.clear()
-    _watching = None
-    _start_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget_in_child)
+    def _kill_all(self) -> None:
+        for machine in tuple(self._machines):
+            try:
+                machine.kill()
+            except VMError as error:
+                # Not through logging, which may have been shut down already.
+                os.write(2, f"{machine.name}: at exit: {error}\n".encode(errors="backslashreplace"))

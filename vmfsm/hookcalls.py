@@ -1,4 +1,4 @@
-"""Calling the implementations of a hook: in order, each to its end, timed, with errors that name the plugin."""
+"""Calling the implementations of a hook: in order, each to its end, timed, blaming plugins by name."""
 
 import asyncio
 import inspect
@@ -73,7 +73,7 @@ class HookCalls:
             for plugin, function in functions:
                 try:
                     function()
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 - the others still have to run
                     errors.append(self._plugin_error(plugin, "defer", error))
 
         if functions:
@@ -87,7 +87,11 @@ class HookCalls:
             self._unfinished = None
 
     async def _call(
-        self, hook: str, implementation: Implementation, arguments: dict[str, object], deadline: Deadline | None
+        self,
+        hook: str,
+        implementation: Implementation,
+        arguments: dict[str, object],
+        deadline: Deadline | None,
     ) -> BaseException | None:
         names = {"machine": self._machine, **arguments}
         values = [names[name] for name in implementation.arguments]

@@ -5,12 +5,12 @@ here and nowhere else, so two walks can never interleave.
 """
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from .errors import TransitionError
+from .perprocess import per_process
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ async def outcome(coroutine: Coroutine[Any, Any, T]) -> tuple[BaseException | No
     """
     try:
         return None, await coroutine
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whoever awaits it gets it
         return error, None
 
 
@@ -32,27 +32,17 @@ class IOThread:
     Everything here may be called from any thread, unless it says otherwise.
     """
 
-    _current: Self | None = None
-    _start_lock = threading.Lock()
-
     def __init__(self) -> None:
         # Not the policy's loop: it has to offer add_reader, and nobody else's choice may change how it works.
         self.loop = asyncio.SelectorEventLoop()
-        self.pid = os.getpid()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._thread = threading.Thread(target=self._serve, name="vmfsm-io", daemon=True)
         self._thread.start()
 
     @classmethod
-    def get(cls) -> Self:
-        """The thread of this process; a forked child gets one of its own."""
-        current = cls._current
-        if current is None:
-            with cls._start_lock:
-                current = cls._current
-                if current is None:
-                    current = cls._current = cls()
-        return current
+    def get(cls) -> "IOThread":
+        """The thread of this process."""
+        return per_process(cls)
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -85,18 +75,3 @@ class IOThread:
                 event=call,
                 machine=machine,
             )
-
-
-# A forked child has no I/O thread, and shares the epoll instance of its parent's: it must not touch it,
-# not even by collecting it. So the child drops the reference, and keeps the object.
-_of_parents: list[IOThread] = []
-
-
-def _forget_in_child() -> None:
-    if IOThread._current is not None:
-        _of_parents.append(IOThread._current)
-        IOThread._current = None
-    IOThread._start_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget_in_child)

@@ -5,6 +5,7 @@ told to it and only noted: QEMU has ended (`gone`), somebody asks for the end (`
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -13,7 +14,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import oom
 from .caller import Caller, Runner
@@ -22,13 +23,12 @@ from .config import Config, refuse_daemonize
 from .deadline import Deadline
 from .ending import Facts, judge
 from .errors import (
-    AbnormalExit,
-    ConfigError,
     GuestPanicked,
     LaunchError,
     MachineDied,
     MachineTimeout,
     PluginError,
+    TransitionError,
     Verdict,
     VMError,
     describe,
@@ -177,7 +177,7 @@ class Launch:
     async def until_ended(self) -> None:
         if self.final is None:
             ended = self.io.loop.create_future()
-            self._on_end.append(lambda: ended.done() or ended.set_result(None))
+            self._on_end.append(lambda: None if ended.done() else ended.set_result(None))
             await ended
 
     def when_ended(self, function: Callable[[], object]) -> None:
@@ -189,7 +189,9 @@ class Launch:
 
     def report(self, verdict: Verdict) -> None:
         """The guest is lost: tell who waits for it, or who will next."""
-        self._record("verdict", {"verdict": verdict.kind, "where": verdict.where, "what": verdict.what}, 1_000)
+        self._record(
+            "verdict", {"verdict": verdict.kind, "where": verdict.where, "what": verdict.what}, 1_000
+        )
         self.pending_verdicts.append(verdict)
         # Behind the tasks that are about to see what made the verdict, since it may be what they wait for.
         self.io.loop.call_soon(self.deliver_verdicts, *self.calls)
@@ -199,7 +201,9 @@ class Launch:
         for call in calls:
             if call.of_guest and call in self.calls and self.pending_verdicts:
                 verdict = self.pending_verdicts[0]
-                error = GuestPanicked(f"{self.name}: {verdict.kind} (seen by {verdict.where}) while waiting for {call.operation}")
+                error = GuestPanicked(
+                    f"{self.name}: {verdict.kind} (seen by {verdict.where}) during {call.operation}"
+                )
                 error.verdict = verdict
                 call.stop(error)
                 told = True
@@ -240,13 +244,11 @@ class Launch:
 
     async def _launch(self) -> None:
         """Set up; where that fails, `failure` says why."""
-        set_up = asyncio.ensure_future(self._set_up())
-        while not (set_up.done() or self.gone.done() or self.asked.done() or self._deadline.expired):
-            await asyncio.wait(
-                {set_up, self.gone, self.asked},
-                timeout=self._deadline.remaining(),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+        set_up: asyncio.Future[BaseException | None] = asyncio.ensure_future(self._set_up())
+        steps: set[asyncio.Future[Any]] = {set_up, self.gone, self.asked}
+        while not (any(step.done() for step in steps) or self._deadline.expired):
+            remaining = self._deadline.remaining()
+            await asyncio.wait(steps, timeout=remaining, return_when=asyncio.FIRST_COMPLETED)
         late = not set_up.done()
         if late:
             set_up.cancel()
@@ -271,7 +273,9 @@ class Launch:
             final, what = (State.FAILED, Reason.LAUNCH_ERROR), self.describe_exit()
         elif error is None:
             final, what = (State.FAILED, Reason.DEADLINE), f"not up after {self._deadline.timeout:g} s"
-            timeout = MachineTimeout(f"{self.name}: launch was {what}", machine=self.name, state=State.LAUNCHING)
+            timeout = MachineTimeout(
+                f"{self.name}: launch was {what}", machine=self.name, state=State.LAUNCHING
+            )
             timeout.operation, timeout.timeout = "launch", self._deadline.timeout
             cause = timeout
         elif isinstance(error, PluginError):
@@ -288,13 +292,13 @@ class Launch:
         except (VMError, OSError) as error:
             return error
         assert self.plan is not None
-        error = await self._hooks.set_up("pre_launch", self._contributor, plan=self.plan)
-        if error is not None or self.asked.done():
-            return error
+        failed = await self._hooks.set_up("pre_launch", self._contributor, plan=self.plan)
+        if failed is not None or self._no_spawn:
+            return failed
         try:
             self._spawn(self.plan)
-        except (VMError, OSError) as spawn_error:
-            return spawn_error
+        except (VMError, OSError, TypeError, ValueError) as error:  # the last two: what a plugin planned
+            return error
         return await self._hooks.set_up("post_launch", self._contributor)
 
     def _contributor(self, plugin: str) -> None:
@@ -327,8 +331,6 @@ class Launch:
         display = () if config.display is None else ("-display", config.display)
         self.command = (*plan.wrapper, config.binary, *display, *plan.args, *config.args)
         executable = find_binary(self.command[0], plan.env.get("PATH"))
-        if self._no_spawn:
-            return
         self._record("spawn", {"command": self.command}, 1_000)
         self.process = Process.spawn(
             self.command,
@@ -349,7 +351,7 @@ class Launch:
         self._exited_already = True
         if self._oom_kills is not None and status == -signal.SIGKILL:
             file, before = self._oom_kills
-            self._oom = oom.count(file) > before
+            self._oom = (oom.count(file) or 0) > before
         self._record("exit", {"status": status}, 100)
         self.io.start(self._hear_last_words())
 
@@ -420,7 +422,9 @@ class Launch:
                 record=self._record,
             )
         if not self._exited_already:
-            _LOGGER.error("%s: QEMU (pid %d) has not ended after SIGKILL: stuck in the kernel", self.name, process.pid)
+            _LOGGER.error(
+                "%s: QEMU (pid %d) has not ended after SIGKILL: stuck in the kernel", self.name, process.pid
+            )
 
     def _ways(self, plan: LaunchPlan) -> list[tuple[str, Polite]]:
         """The polite ways that apply, the guest's first."""
@@ -448,6 +452,18 @@ class Launch:
                 oom=self._oom,
             )
         )
+
+    def give_up(self, bug: Exception) -> None:
+        """The walk itself is broken. Nobody may wait for ever and no QEMU may live because of it."""
+        _LOGGER.error("%s: this is a bug in vmfsm; please report it", self.name, exc_info=bug)
+        self.force(signal.SIGKILL)
+        self.final = State.FAILED, Reason.LAUNCH_ERROR
+        self.failure = LaunchError(f"{self.name}: internal error: {describe(bug)}", machine=self.name)
+        self.failure.__cause__ = bug
+        self._tell_calls()
+        for event in (Event.QUIT, Event.FAIL):
+            with contextlib.suppress(TransitionError):
+                self._fire(event, self.final[1])
 
     def release(self) -> None:
         """The final state is reached and observers were told: let everybody go who waited for it."""

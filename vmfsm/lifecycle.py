@@ -69,7 +69,9 @@ class Row(NamedTuple):
 
 
 TABLE = (
-    Row(Event.LAUNCH, (State.CONFIGURED, State.STOPPED, State.FAILED), State.LAUNCHING, "pre_launch", "after"),
+    Row(
+        Event.LAUNCH, (State.CONFIGURED, State.STOPPED, State.FAILED), State.LAUNCHING, "pre_launch", "after"
+    ),
     Row(Event.LAUNCHED, (State.LAUNCHING,), State.RUNNING, "post_launch", "before"),
     Row(Event.QUIT, (State.LAUNCHING, State.RUNNING), State.QUITTING, "early_cleanup", "after"),
     Row(Event.EXITED, (State.QUITTING,), State.STOPPED, "post_shutdown", "before"),

@@ -1,4 +1,4 @@
-"""`Machine`: what users hold. Its methods ask the launch on the I/O thread and wait; it does nothing itself."""
+"""`Machine`: what users hold. Its methods ask the launch on the I/O thread, and wait."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from . import config, exit_guard, plugins
+from . import config, plugins
 from .caller import GRACE, Caller, in_hook_of
 from .calls import Call, Outcome
 from .deadline import Deadline
@@ -27,11 +27,13 @@ from .errors import (
     VMError,
     describe,
 )
+from .exit_guard import ExitGuard
 from .iothread import IOThread
 from .launch import UNASKED_CLEANUP, Launch
 from .lifecycle import Event, Lifecycle, Reason, State, Transition
 from .observers import Observers
 from .timeline import Record, Timeline
+from .workers import Workers
 
 if TYPE_CHECKING:
     from .offers import QMP, Console, FDs, Log
@@ -176,7 +178,9 @@ class Machine:
         plugin = self._plugins.get(name)
         if plugin is None:
             loaded = ", ".join(self._plugins)
-            raise ConfigError(f"{self.name}: no plugin {name!r} (loaded: {loaded})", field=name, machine=self.name)
+            raise ConfigError(
+                f"{self.name}: no plugin {name!r} (loaded: {loaded})", field=name, machine=self.name
+            )
         return plugin
 
     @property
@@ -207,14 +211,16 @@ class Machine:
     # -- lifecycle ------------------------------------------------------------------------------------------
 
     def launch(self, timeout: float | None = 30) -> Self:
-        """Start QEMU and wait until every plugin is ready: from `configured`, `stopped`, `failed` to `running`.
+        """Start QEMU and wait until every plugin is ready.
+
+        From `configured`, `stopped` or `failed` to `running`; returns the machine.
 
         :raises LaunchError: when that fails; QEMU is gone then, and what was set up is cleaned up.
         :raises TransitionError: in other states; nothing has changed then.
         """
         deadline = Deadline(timeout)
         io = self._io("launch")
-        exit_guard.watch()
+        ExitGuard.get(), Workers.get()  # neither can be made any more when the interpreter exits
         caller = Caller(io)
         try:
             io.post(self._begin, io, caller, deadline)
@@ -293,7 +299,12 @@ class Machine:
     # -- for plugins ----------------------------------------------------------------------------------------
 
     def run(
-        self, coroutine: Coroutine[Any, Any, T], *, timeout: float | None, operation: str, of_guest: bool = False
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        *,
+        timeout: float | None,
+        operation: str,
+        of_guest: bool = False,
     ) -> T:
         """Run `coroutine` on the I/O thread and wait for it: to its end, the deadline, or the end of QEMU.
 
@@ -317,7 +328,12 @@ class Machine:
         return cast(T, self._wait_for(launch, coroutine, deadline, operation, of_guest=of_guest))
 
     async def arun(
-        self, coroutine: Coroutine[Any, Any, T], *, timeout: float | None, operation: str, of_guest: bool = False
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        *,
+        timeout: float | None,
+        operation: str,
+        of_guest: bool = False,
     ) -> T:
         """`run` for coroutines: to be awaited on the I/O thread or in any other asyncio loop."""
         try:
@@ -378,7 +394,7 @@ class Machine:
             for _, collect in tuple(launch.plan.evidence):
                 try:
                     more.update(collect())
-                except Exception as error:  # it must not hide the error it was to explain
+                except Exception as error:  # noqa: BLE001 - it must not hide the error it was to explain
                     more["evidence-error"] = describe(error)
         return Evidence(
             str(more.pop("console", "")),
@@ -399,9 +415,12 @@ class Machine:
         io.start(self._live(self._launch))
 
     async def _live(self, launch: Launch) -> None:
-        exit_guard.add(self)
-        await launch.live()
-        exit_guard.discard(self)
+        ExitGuard.get().add(self)
+        try:
+            await launch.live()
+        except Exception as bug:  # noqa: BLE001 - whatever it is, nobody may wait for ever because of it
+            launch.give_up(bug)
+        ExitGuard.get().discard(self)
         await self._observers.told(_OBSERVERS_TOLD)
         launch.release()
 
@@ -468,11 +487,12 @@ class Machine:
             caller.serve(deadline)
         except queue.Empty:
             launch = self._launch
+            held_up = ""
             if launch is not None:
                 launch.force_late()
+                held_up = launch.held_up_by()
             error = MachineTimeout(
-                f"{self.name}: {operation} was not over {GRACE:g} s after its deadline of {deadline.timeout:g} s"
-                f"{launch.held_up_by() if launch else ''}",
+                f"{self.name}: {operation} was not over {GRACE:g} s after {deadline.timeout:g} s{held_up}",
                 machine=self.name,
                 state=self.state,
             )
@@ -497,7 +517,7 @@ class Machine:
             caller.release(None)
 
     def _end(self, call: str, deadline: Deadline, *, guest: bool = False) -> tuple[Launch | None, bool]:
-        """Have the machine ended and wait for that: which launch that was, and whether it was over already."""
+        """Have the machine ended and wait for that: which launch it was, and whether it was over already."""
         io = self._io(call)
         launch = self._launch
         if launch is None:
@@ -583,7 +603,9 @@ class Machine:
             return
         launch.told.add(thread)
         if state is State.FAILED and (learned or reason is not Reason.WEDGED):
-            error = AbnormalExit(f"{self.name}: {launch.describe_exit()} ({reason.value})", errors=launch.errors)
+            error = AbnormalExit(
+                f"{self.name}: {launch.describe_exit()} ({reason.value})", errors=launch.errors
+            )
             error.exit_status, error.reason = launch.exit_status, reason
             error.__cause__ = launch.failure
             raise self._with_evidence(error)

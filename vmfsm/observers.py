@@ -36,7 +36,7 @@ class Observers:
         self._dropped = 0
         self._telling: asyncio.Task[None] | None = None
 
-    def add(self, io: IOThread, record: Record, size: int, transition: Transition | None = None) -> None:
+    def add(self, record: Record, size: int, transition: Transition | None = None) -> None:
         if not self._implementations:
             return
         self._pending.append((record, size))
@@ -47,6 +47,7 @@ class Observers:
             self._bytes -= self._pending.popleft()[1]
             self._dropped += 1
         if self._telling is None or self._telling.done():
+            io = IOThread.get()
             self._telling = io.start(self._tell(io))
 
     async def told(self, timeout: float) -> None:
@@ -82,7 +83,9 @@ class Observers:
             function(*(arguments[name] for name in implementation.arguments))
         except BaseException:
             _LOGGER.exception(
-                "%s: observer %r raised and is not called again for this machine", self._name, implementation.plugin
+                "%s: observer %r raised and is not called again for this machine",
+                self._name,
+                implementation.plugin,
             )
             self._implementations = [
                 (hook, other) for hook, other in self._implementations if other is not implementation

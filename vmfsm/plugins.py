@@ -133,9 +133,7 @@ def _load_entry_point(entry: metadata.EntryPoint) -> type:
     try:
         loaded = entry.load()
     except Exception as error:
-        raise _load_error(
-            entry, f"plugin {entry.name!r} could not be imported: {describe(error)}"
-        ) from error
+        raise _load_error(entry, f"plugin {entry.name!r} could not be imported: {describe(error)}") from error
     if not inspect.isclass(loaded):
         raise _load_error(entry, f"plugin {entry.name!r} must be a class, not {loaded!r}")
     if getattr(loaded, "name", entry.name) != entry.name:
@@ -192,7 +190,7 @@ def _check_options(name: str, factory: type, options: Mapping[str, object]) -> N
     takes_any = len(names) < len(parameters)
     try:
         annotations = typing.get_type_hints(factory.__init__)  # type: ignore[misc]  # of this very class
-    except Exception:  # names that exist for type checkers only: then the plugin's own checks have to do
+    except Exception:  # noqa: BLE001 - names that exist for type checkers only: then the plugin's own checks have to do
         annotations = {}
     for option, value in options.items():
         field = f"options[{name!r}][{option!r}]"
@@ -204,7 +202,8 @@ def _check_options(name: str, factory: type, options: Mapping[str, object]) -> N
         if not _fits(value, annotations.get(option, object)):
             wanted = annotations[option]
             raise ConfigError(
-                f"option {option!r} of plugin {name!r} must be {_type_name(wanted)}, not {value!r}", field=field
+                f"option {option!r} of plugin {name!r} must be {_type_name(wanted)}, not {value!r}",
+                field=field,
             )
 
 
@@ -240,7 +239,9 @@ def _names(plugin: object, attribute: str) -> tuple[str, ...]:
 
 def _wrong(plugin: object, message: str, hook: str = "") -> PluginLoadError:
     name = str(getattr(plugin, "name", type(plugin).__name__))
-    error = PluginLoadError(f"plugin {name!r} ({type(plugin).__module__}.{type(plugin).__qualname__}): {message}")
+    error = PluginLoadError(
+        f"plugin {name!r} ({type(plugin).__module__}.{type(plugin).__qualname__}): {message}"
+    )
     error.plugin, error.hook = name, hook
     return error
 
@@ -323,7 +324,9 @@ def _examine(plugin: object) -> dict[str, tuple[tuple[str, ...], bool]]:
         for impl in getattr(manager.hook, hook).get_hookimpls():
             if impl.wrapper or impl.hookwrapper or impl.tryfirst or impl.trylast:
                 raise _wrong(
-                    plugin, f"{hook}: wrappers, tryfirst and trylast mean nothing here; use before, after", hook
+                    plugin,
+                    f"{hook}: wrappers, tryfirst and trylast mean nothing here; use before, after",
+                    hook,
                 )
             is_async = inspect.iscoroutinefunction(impl.function)
             if is_async and hook in hooks.PLAIN_HOOKS:

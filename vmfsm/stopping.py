@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from .deadline import Deadline
 from .iothread import outcome
@@ -21,8 +22,8 @@ _AFTER_SIGTERM = 0.15
 
 async def stop(
     *,
-    gone: "asyncio.Future[None]",
-    cleaning: "asyncio.Future[object]",
+    gone: "asyncio.Future[Any]",
+    cleaning: "asyncio.Future[Any]",
     deadline: Deadline,
     ways: Sequence[tuple[str, Polite]],
     force: Callable[[signal.Signals], bool],
@@ -66,9 +67,7 @@ async def stop(
     return forced
 
 
-async def _first(
-    futures: "set[asyncio.Future[None] | asyncio.Future[object]]", deadline: Deadline, reserve: float
-) -> None:
+async def _first(futures: "set[asyncio.Future[Any]]", deadline: Deadline, reserve: float) -> None:
     """Until one of `futures` is done, or no more than `reserve` seconds of the deadline are left."""
     while not any(future.done() for future in futures):
         left = (deadline.remaining() or 0.0) - reserve

@@ -57,6 +57,15 @@ class Deadline:
             left = self._end - time.monotonic()
         return None if left == math.inf else max(0.0, left)
 
+    def leaving(self, least: float) -> "Deadline":
+        """This deadline, or one `least` seconds from now if that is later."""
+        remaining = self.remaining()
+        if remaining is None or remaining >= least:
+            return self
+        later = Deadline(None)
+        later.timeout, later._end = self.timeout, time.monotonic() + least
+        return later
+
     @property
     def expired(self) -> bool:
         return self.remaining() == 0.0

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from .caller import Runner
 from .deadline import Deadline
@@ -11,8 +12,8 @@ from .errors import MachineTimeout, PluginError, describe
 from .iothread import outcome
 from .plugins import Implementation, PluginSet
 
-CLEANUP_GRACE = 1.0
-"""Seconds that an async clean-up is given at least, also when the deadline of the operation is over."""
+CLEANUP_GRACE = 0.5
+"""Seconds that the async implementations of a clean-up hook have together at least, however late it is."""
 
 Recorder = Callable[[str, dict[str, object], int], object]
 
@@ -55,6 +56,7 @@ class HookCalls:
     async def clean_up(self, hook: str, deadline: Deadline, **arguments: object) -> list[PluginError]:
         """Run all of a clean-up hook, in reverse order; what they raised."""
         errors = []
+        deadline = deadline.leaving(CLEANUP_GRACE)
         for implementation in reversed(self._plugins.implementations(hook)):
             error = await self._call(hook, implementation, arguments, deadline)
             if error is not None:
@@ -126,22 +128,23 @@ class HookCalls:
         task = asyncio.ensure_future(outcome(coroutine))
         try:
             while not task.done():
-                left = None if deadline is None else deadline.remaining()
-                if left is not None:
-                    left = max(left, CLEANUP_GRACE)
-                await asyncio.wait({task}, timeout=left)
+                await asyncio.wait({task}, timeout=None if deadline is None else deadline.remaining())
                 if deadline is not None and deadline.expired and not task.done():
-                    task.cancel()
-                    await asyncio.wait({task}, timeout=CLEANUP_GRACE)
-                    timeout = MachineTimeout(f"{self._name}: not over by the deadline", machine=self._name)
-                    timeout.operation = implementation.plugin
-                    timeout.timeout = deadline.timeout
-                    return timeout
+                    return await self._give_up(task, deadline)
         except asyncio.CancelledError:
             task.cancel()
             await asyncio.wait({task}, timeout=CLEANUP_GRACE)
             raise
         return task.result()[0]
+
+    async def _give_up(self, task: "asyncio.Task[Any]", deadline: Deadline) -> MachineTimeout:
+        task.cancel()
+        await asyncio.wait({task}, timeout=CLEANUP_GRACE)
+        error = MachineTimeout(
+            f"{self._name}: {self.running} was not over by the deadline", machine=self._name
+        )
+        error.operation, error.timeout = self.running or "", deadline.timeout
+        return error
 
     def _plugin_error(self, plugin: str, hook: str, error: BaseException) -> PluginError:
         plugin_error = PluginError(

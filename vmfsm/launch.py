@@ -13,7 +13,7 @@ import signal
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from . import oom
@@ -32,6 +32,7 @@ from .errors import (
     Verdict,
     VMError,
     describe,
+    printable,
 )
 from .hookcalls import HookCalls
 from .iothread import IOThread, outcome
@@ -62,6 +63,7 @@ class Launch:
         plugins: PluginSet,
         fire: Callable[[Event, Reason | None], object],
         record: Callable[[str, dict[str, object], int], object],
+        observers_told: Callable[[], Awaitable[None]],
         io: IOThread,
         deadline: Deadline,
         caller: Caller,
@@ -71,7 +73,7 @@ class Launch:
         self.caller = caller
         self.plan: LaunchPlan | None = None
         self.process: Process | None = None
-        self.command: tuple[str, ...] = ()
+        self.command: tuple[str, ...] = (*config.wrapper, config.binary, *config.args)
         self.exit_status: int | None = None
         self.had_run = False
         """It got as far as `running`."""
@@ -93,6 +95,7 @@ class Launch:
         self._config = config
         self._fire = fire
         self._record = record
+        self._observers_told = observers_told
         self._deadline = deadline
         self._runner = Runner(io, machine)
         self._runner.caller = caller
@@ -109,6 +112,8 @@ class Launch:
         self._exited_already = False
         self._cleaned_up = False
         self._failed: tuple[State, Reason] | None = None
+        self._failure = ""
+        self._failure_cause: BaseException | None = None
         self._end_deadline: Deadline | None = None
         self._timers: set[asyncio.TimerHandle] = set()
         self._waiting: list[Caller] = []
@@ -237,54 +242,77 @@ class Launch:
             self._fire(Event.LAUNCHED, None)
             self.had_run = True
             self._runner.caller = None
+            await self._observers_told()
             self.caller.release(None)
             self._oom_kills = oom.oom_kills(self.process.pid)
             await asyncio.wait({self.gone, self.asked}, return_when=asyncio.FIRST_COMPLETED)
         await self._end()
+        await self._observers_told()
+        self._release()
 
     async def _launch(self) -> None:
-        """Set up; where that fails, `failure` says why."""
+        """Set up; where that fails, `_failed` says what it ends as."""
         set_up: asyncio.Future[BaseException | None] = asyncio.ensure_future(self._set_up())
         steps: set[asyncio.Future[Any]] = {set_up, self.gone, self.asked}
         while not (any(step.done() for step in steps) or self._deadline.expired):
             remaining = self._deadline.remaining()
             await asyncio.wait(steps, timeout=remaining, return_when=asyncio.FIRST_COMPLETED)
-        late = not set_up.done()
-        if late:
-            set_up.cancel()
-            await asyncio.wait({set_up})
-        error = None if set_up.cancelled() else set_up.result()
-        if late or error is not None or self.gone.done() or self.asked.done():
-            self._failed = self._explain(error)
+        if set_up.done():
+            error = set_up.result()
+            ended = self.gone.done() or self.asked.done() or self._no_spawn or self._deadline.expired
+            if error is not None or ended:
+                self._failed = self._explain(error)
+            return
+        self._failed = self._explain(None)
+        if self._failed[1] is not Reason.REQUESTED:
+            self.force(signal.SIGKILL)
+        set_up.cancel()
+        await asyncio.wait({set_up})
 
     def _explain(self, error: BaseException | None) -> tuple[State, Reason]:
-        """Why the launch failed: what it ends as. Sets `failure`."""
+        """Why the launch failed: what it ends as."""
         if error is not None and not isinstance(error, Exception):
             self._interrupt = self._interrupt or error
-        cause: BaseException | None = error
+        self._failure_cause = error
         if self._interrupt is not None:
-            final, what = (State.FAILED, Reason.LAUNCH_ERROR), f"interrupted by {describe(self._interrupt)}"
-            cause = self._interrupt
-        elif self._killed:
-            final, what = (State.STOPPED, Reason.KILLED), "cancelled by kill()"
-        elif self.asked.done():
-            final, what = (State.STOPPED, Reason.REQUESTED), "cancelled by shutdown()"
-        elif self._exited_already:
-            final, what = (State.FAILED, Reason.LAUNCH_ERROR), self.describe_exit()
-        elif error is None:
-            final, what = (State.FAILED, Reason.DEADLINE), f"not up after {self._deadline.timeout:g} s"
-            timeout = MachineTimeout(
-                f"{self.name}: launch was {what}", machine=self.name, state=State.LAUNCHING
-            )
-            timeout.operation, timeout.timeout = "launch", self._deadline.timeout
-            cause = timeout
-        elif isinstance(error, PluginError):
-            final, what = (State.FAILED, Reason.HOOK_FAILED), str(error).removeprefix(f"{self.name}: ")
-        else:
-            final, what = (State.FAILED, Reason.LAUNCH_ERROR), str(error)
-        self.failure = LaunchError(f"{self.name}: launch failed: {what}", machine=self.name, state=final[0])
-        self.failure.__cause__ = cause
-        return final
+            self._failure_cause = self._interrupt
+            self._failure = f"interrupted by {describe(self._interrupt)}"
+            return State.FAILED, Reason.LAUNCH_ERROR
+        if self._killed:
+            self._failure = "cancelled by kill()"
+            return State.STOPPED, Reason.KILLED
+        if self.asked.done():
+            self._failure = "cancelled by shutdown()"
+            return State.STOPPED, Reason.REQUESTED
+        if self._exited_already:
+            self._failure = self.describe_exit()
+            return State.FAILED, Reason.LAUNCH_ERROR
+        if isinstance(error, PluginError):
+            self._failure = str(error).removeprefix(f"{self.name}: ")
+            return State.FAILED, Reason.HOOK_FAILED
+        if error is not None:
+            self._failure = str(error)
+            return State.FAILED, Reason.LAUNCH_ERROR
+        self._failure = f"not up after {self._deadline.timeout:g} s{self.held_up_by()}"
+        timeout = MachineTimeout(f"{self.name}: {self._failure}", machine=self.name, state=State.LAUNCHING)
+        timeout.operation, timeout.timeout = "launch", self._deadline.timeout
+        self._failure_cause = timeout
+        return State.FAILED, Reason.DEADLINE
+
+    def _launch_error(self, final: tuple[State, Reason]) -> LaunchError:
+        evidence = self._machine.evidence()
+        last = next(reversed(evidence.output.rstrip().splitlines()), "")
+        said = f": {printable(last)}" if last else ""
+        error = LaunchError(
+            f"{self.name}: launch failed: {self._failure}{said}",
+            machine=self.name,
+            state=final[0],
+            evidence=evidence,
+            errors=self.errors,
+        )
+        error.command, error.output, error.exit_status = self.command, evidence.output, self.exit_status
+        error.__cause__ = self._failure_cause
+        return error
 
     async def _set_up(self) -> BaseException | None:
         try:
@@ -378,7 +406,7 @@ class Launch:
 
     async def _end(self) -> None:
         if self._failed is not None and self._failed[1] is not Reason.REQUESTED:
-            self.force(signal.SIGKILL)
+            self.force(signal.SIGKILL)  # gone before the caller sees the error
         self._fire(Event.QUIT, self._judge()[1])
         if self._end_deadline is None:
             self._end_deadline = self._deadline if self._failed is not None else Deadline(UNASKED_CLEANUP)
@@ -396,10 +424,8 @@ class Launch:
             timer.cancel()
         self._tell_calls()  # where there was no process, nobody else did
         self.final = self._judge()
-        if self.failure is not None:
-            self.failure.state = self.final[0]
-            self.failure.command, self.failure.exit_status = self.command, self.exit_status
-            self.failure.add_errors(self.errors)
+        if self._failed is not None:
+            self.failure = self._launch_error(self.final)
         self._fire(Event.EXITED if self.final[0] is State.STOPPED else Event.FAIL, self.final[1])
 
     async def _early_cleanup(self, deadline: Deadline) -> list[PluginError]:
@@ -464,8 +490,9 @@ class Launch:
         for event in (Event.QUIT, Event.FAIL):
             with contextlib.suppress(TransitionError):
                 self._fire(event, self.final[1])
+        self._release()
 
-    def release(self) -> None:
+    def _release(self) -> None:
         """The final state is reached and observers were told: let everybody go who waited for it."""
         for function in self._on_end:
             function()

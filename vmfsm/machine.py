@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 E = TypeVar("E", bound=VMError)
 _numbers = itertools.count(1)
-_OBSERVERS_TOLD = 5.0
-"""Seconds that a slow observer can hold up the end of `launch`, `shutdown`, `kill` and `wait`."""
 
 
 class Machine:
@@ -225,8 +223,12 @@ class Machine:
         try:
             io.post(self._begin, io, caller, deadline)
             self._serve(caller, deadline, "launch")
+        except MachineTimeout as late:  # the I/O thread is held up; it will end the launch as soon as it can
+            error = LaunchError(str(late), machine=self.name, state=self.state)
+            error.command = self.command
+            raise self._with_evidence(error) from late
         except VMError as error:
-            raise self._with_evidence(error) from error.__cause__
+            raise error from error.__cause__
         except BaseException as interrupt:
             self._hand_over(io, caller, interrupt)
             raise
@@ -253,7 +255,7 @@ class Machine:
         :raises MachineTimeout: when the clean-up takes longer; QEMU is gone even so.
         """
         deadline = Deadline(timeout)
-        self._refuse_in_child("kill")
+        self._io("kill")
         launch = self._launch
         if launch is not None:
             launch.kill_now()
@@ -410,7 +412,15 @@ class Machine:
             caller.release(self._refused("launch"))
             return
         self._launch = Launch(
-            self, self._config, self._plugins, self._fire, self._record, io, deadline, caller
+            self,
+            self._config,
+            self._plugins,
+            self._fire,
+            self._record,
+            self._observers.told,
+            io,
+            deadline,
+            caller,
         )
         io.start(self._live(self._launch))
 
@@ -420,9 +430,8 @@ class Machine:
             await launch.live()
         except Exception as bug:  # noqa: BLE001 - whatever it is, nobody may wait for ever because of it
             launch.give_up(bug)
-        ExitGuard.get().discard(self)
-        await self._observers.told(_OBSERVERS_TOLD)
-        launch.release()
+        finally:
+            ExitGuard.get().discard(self)
 
     def _fire(self, event: Event, reason: Reason | None) -> None:
         transition = self._lifecycle.fire(event, reason)
@@ -585,7 +594,7 @@ class Machine:
             error.machine = self.name
         if error.state is None:
             error.state = self.state
-        if not any(error.evidence):
+        if not any(error.evidence) and not isinstance(error, ConfigError | TransitionError):
             error.attach(self.evidence())
         if isinstance(error, LaunchError):
             error.output = error.evidence.output

@@ -12,6 +12,8 @@ from .lifecycle import Transition
 from .plugins import Implementation, PluginSet
 from .timeline import Record
 
+PATIENCE = 0.5
+"""Seconds that a slow observer can hold up the return of `launch`, `shutdown`, `kill` and `wait`."""
 _MOST_PENDING_BYTES = 16 * 1024 * 1024
 _LOGGER = logging.getLogger("vmfsm.observers")
 
@@ -35,6 +37,7 @@ class Observers:
         self._bytes = 0
         self._dropped = 0
         self._telling: asyncio.Task[None] | None = None
+        self._waiting: list[asyncio.Future[None]] = []
 
     def add(self, record: Record, size: int, transition: Transition | None = None) -> None:
         if not self._implementations:
@@ -50,29 +53,34 @@ class Observers:
             io = IOThread.get()
             self._telling = io.start(self._tell(io))
 
-    async def told(self, timeout: float) -> None:
-        """Wait until all that was added has been told, at most `timeout` seconds."""
+    async def told(self) -> None:
+        """Wait until all that was added so far has been told, at most `PATIENCE` seconds."""
         if self._telling is not None and not self._telling.done():
-            await asyncio.wait({self._telling}, timeout=timeout)
+            told = asyncio.get_running_loop().create_future()
+            self._waiting.append(told)
+            await asyncio.wait({told}, timeout=PATIENCE)
 
     async def _tell(self, io: IOThread) -> None:
         runner = Runner(io, self._machine)
-        while self._pending:
+        while self._pending or self._waiting:
             batch = [record for record, _ in self._pending]
             transitions, self._transitions = self._transitions, []
+            waiting, self._waiting = self._waiting, []
             self._pending.clear()
             self._bytes = 0
             if self._dropped:
                 batch.insert(0, Record("dropped", batch[0].at, {"records": self._dropped}))
                 self._dropped = 0
             await runner.start(functools.partial(self._call_all, transitions, tuple(batch))).done
+            for told in waiting:
+                told.set_result(None)
 
     def _call_all(self, transitions: list[Transition], batch: tuple[Record, ...]) -> None:
         """In a worker."""
         for hook, implementation in tuple(self._implementations):
-            if hook == "records":
+            if hook == "records" and batch:
                 self._call(implementation, {"machine": self._machine, "batch": batch})
-            else:
+            elif hook == "state_changed":
                 for transition in transitions:
                     if not self._call(implementation, {"machine": self._machine, "transition": transition}):
                         break

@@ -343,7 +343,7 @@ class Launch:
         for program in (*config.wrapper[:1], config.binary):
             find_binary(program, env.get("PATH"))
         if config.cwd is not None and not os.path.isdir(config.cwd):
-            raise LaunchError(f"cwd is not a directory: {config.cwd}")
+            raise NotADirectoryError(f"cwd is not a directory: {config.cwd}")
         if config.log_dir is not None:
             _require_writable("log_dir", config.log_dir)
         base_dir = config.base_dir or tempfile.gettempdir()
@@ -512,6 +512,6 @@ def signal_name(number: int) -> str:
 
 def _require_writable(field: str, directory: str) -> None:
     if not os.path.isdir(directory):
-        raise LaunchError(f"{field} is not a directory: {directory}")
+        raise NotADirectoryError(f"{field} is not a directory: {directory}")
     if not os.access(directory, os.W_OK | os.X_OK):
-        raise LaunchError(f"{field} is not writable: {directory}")
+        raise PermissionError(f"{field} is not writable: {directory}")

@@ -612,9 +612,10 @@ class Machine:
             return
         launch.told.add(thread)
         if state is State.FAILED and (learned or reason is not Reason.WEDGED):
-            error = AbnormalExit(
-                f"{self.name}: {launch.describe_exit()} ({reason.value})", errors=launch.errors
-            )
+            how = f"{launch.describe_exit()} ({reason.value})"
+            if reason is Reason.WEDGED:
+                how = f"QEMU did not go when it was asked to, and had to be forced: {how}"
+            error = AbnormalExit(f"{self.name}: {how}", errors=launch.errors)
             error.exit_status, error.reason = launch.exit_status, reason
             error.__cause__ = launch.failure
             raise self._with_evidence(error)

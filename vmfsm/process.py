@@ -10,8 +10,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from signal import SIGKILL, Signals
 
-from .errors import LaunchError
-
 
 def find_binary(name: str, path: str | None) -> str:
     """The file that running `name` would execute.
@@ -19,17 +17,18 @@ def find_binary(name: str, path: str | None) -> str:
     Looked for before anything wraps it: a wrapper's own "not found" would be a status like any other.
 
     :param path: the search path that counts, as in the variable `PATH`.
-    :raises LaunchError: saying what was searched.
+    :raises OSError: a fitting one, saying what was searched.
     """
     found = shutil.which(name, path=path)
     if found is not None:
         return os.path.abspath(found)
-    if os.path.dirname(name):
-        if not os.path.exists(name):
-            raise LaunchError(f"no such file: {name}")
-        what = "is a directory" if os.path.isdir(name) else "is not executable"
-        raise LaunchError(f"cannot run {name}: it {what}")
-    raise LaunchError(f"no executable {name!r} in the search path {path or os.defpath!r}")
+    if not os.path.dirname(name):
+        raise FileNotFoundError(f"no executable {name!r} in the search path {path or os.defpath!r}")
+    if not os.path.exists(name):
+        raise FileNotFoundError(f"no such file: {name}")
+    if os.path.isdir(name):
+        raise IsADirectoryError(f"cannot run {name}: it is a directory")
+    raise PermissionError(f"cannot run {name}: it is not executable")
 
 
 class Process:

@@ -1,15 +1,15 @@
-"""A wait of somebody for something on the I/O thread, raced with its deadline, QEMU's death and verdicts."""
+"""Waits of users for something on the I/O thread, raced with deadlines, QEMU's death and verdicts."""
 
 import asyncio
+import contextlib
+import queue
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from .caller import GRACE
 from .deadline import Deadline
-from .errors import MachineDied, MachineTimeout
-from .iothread import outcome
-
-if TYPE_CHECKING:
-    from .launch import Launch
+from .errors import GuestPanicked, MachineDied, MachineTimeout, Verdict
+from .iothread import IOThread, outcome
 
 
 class Outcome(NamedTuple):
@@ -19,15 +19,139 @@ class Outcome(NamedTuple):
     value: object
 
 
+class Calls:
+    """The waits that are in progress in one launch. On the I/O thread only, but for the two `run_…`."""
+
+    def __init__(
+        self,
+        io: IOThread,
+        name: str,
+        gone: "asyncio.Future[None]",
+        died: Callable[[str], MachineDied],
+        when_ended: Callable[[Callable[[], object]], None],
+    ) -> None:
+        self.io = io
+        self.name = name
+        self.gone = gone
+        self.died = died
+        """Makes the error for an operation that QEMU's end has ended."""
+        self.when_ended = when_ended
+        """Calls a function when the final state is reached."""
+        self.in_progress: set[Call] = set()
+        self._verdicts: list[Verdict] = []
+
+    def tell_death(self) -> None:
+        """QEMU is gone: end the waits that need it."""
+        for call in tuple(self.in_progress):
+            if call.needs_qemu:
+                call.stop(self.died(call.operation))
+
+    def report(self, verdict: Verdict) -> None:
+        """The guest is lost: tell who waits for it, or who will next."""
+        self._verdicts.append(verdict)
+        # Behind the tasks that are about to see what made the verdict, since it may be what they wait for.
+        self.io.loop.call_soon(self.tell_verdict, *self.in_progress)
+
+    def tell_verdict(self, *calls: "Call") -> None:
+        """End those of `calls` that wait for the guest, if there is a verdict that nobody was told."""
+        concerned = [call for call in calls if call.of_guest and call in self.in_progress]
+        if concerned and self._verdicts:
+            verdict = self._verdicts[0]
+            self._verdicts.clear()
+            for call in concerned:
+                error = GuestPanicked(
+                    f"{self.name}: {verdict.kind} (seen by {verdict.where}) during {call.operation}"
+                )
+                error.verdict = verdict
+                call.stop(error)
+
+    @property
+    def has_verdict(self) -> bool:
+        """Whether there is a verdict that nobody was told."""
+        return bool(self._verdicts)
+
+    def run_in_thread(
+        self,
+        coroutine: Coroutine[Any, Any, object],
+        deadline: Deadline,
+        operation: str,
+        *,
+        of_guest: bool,
+        needs_qemu: bool,
+        at_once: bool,
+    ) -> Outcome:
+        """Have `coroutine` run on the I/O thread and wait for it, in any other thread."""
+        inbox: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        call = Call(
+            self,
+            coroutine,
+            deadline,
+            operation,
+            inbox.put,
+            of_guest=of_guest,
+            needs_qemu=needs_qemu,
+            at_once=at_once,
+        )
+        try:
+            self.io.post(call.start)
+            while True:
+                remaining = deadline.remaining()
+                try:
+                    return inbox.get(timeout=None if remaining is None else remaining + GRACE)
+                except queue.Empty:  # somebody's async hook holds up the I/O thread, or the clock was paused
+                    if deadline.expired:
+                        self.io.post(call.abandon)
+                        return Outcome(call.timeout(), None)
+        except BaseException:
+            self.io.post(call.abandon)
+            raise
+
+    async def run_in_loop(
+        self, coroutine: Coroutine[Any, Any, object], deadline: Deadline, operation: str, *, of_guest: bool
+    ) -> Outcome:
+        """The same for a coroutine, on the I/O thread or in any other asyncio loop."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Outcome] = loop.create_future()
+
+        def deliver(result: Outcome) -> None:
+            if not future.done():
+                future.set_result(result)
+
+        def deliver_from_io_thread(result: Outcome) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(deliver, result)
+
+        inside = self.io.inside()
+        call = Call(
+            self,
+            coroutine,
+            deadline,
+            operation,
+            deliver if inside else deliver_from_io_thread,
+            of_guest=of_guest,
+            needs_qemu=True,
+            at_once=inside,
+        )
+        try:
+            if inside:
+                call.start()
+            else:
+                self.io.post(call.start)
+            return await future
+        except BaseException:
+            self.io.post(call.abandon)
+            raise
+
+
 class Call:
     """One such wait. Made in any thread; everything else happens on the I/O thread."""
 
     __slots__ = (
+        "_calls",
         "_coroutine",
         "_deadline",
         "_deliver",
         "_delivered",
-        "_launch",
         "_task",
         "_timer",
         "_why",
@@ -39,17 +163,17 @@ class Call:
 
     def __init__(
         self,
-        launch: "Launch",
+        calls: Calls,
         coroutine: Coroutine[Any, Any, object],
         deadline: Deadline,
         operation: str,
         deliver: Callable[[Outcome], object],
         *,
         of_guest: bool,
-        needs_qemu: bool = True,
-        at_once: bool = False,
+        needs_qemu: bool,
+        at_once: bool,
     ) -> None:
-        self._launch = launch
+        self._calls = calls
         self._coroutine = coroutine
         self._deadline = deadline
         self._deliver = deliver
@@ -66,23 +190,23 @@ class Call:
         """Tell of the end of QEMU before it is cleaned up after: the clean-up itself may be what waits."""
 
     def start(self) -> None:
-        launch = self._launch
-        if self._delivered:  # given up before it began
+        calls = self._calls
+        if self._delivered:  # abandoned before it began
             self._coroutine.close()
             return
-        if self.needs_qemu and launch.gone.done():
+        if self.needs_qemu and calls.gone.done():
             self._coroutine.close()
-            self._why = launch.died(self.operation)
+            self._why = calls.died(self.operation)
+            self._tell_when_ended()
+        else:
+            self._task = calls.io.loop.create_task(outcome(self._coroutine))
+            self._task.add_done_callback(self._done)
+            calls.in_progress.add(self)
+        # Both after the task's first step, in which it finds what has come already: a timeout of 0 polls.
+        if not self._delivered:
             self._watch_deadline()
-            self._died()
-            return
-        self._task = launch.io.loop.create_task(outcome(self._coroutine))
-        self._task.add_done_callback(self._done)
-        launch.calls.add(self)
-        self._watch_deadline()
-        if self.of_guest and launch.pending_verdicts:
-            # After the task's first step, in which it finds what has come already.
-            launch.io.loop.call_soon(launch.deliver_verdicts, self)
+        if self.of_guest and calls.has_verdict:
+            calls.io.loop.call_soon(calls.tell_verdict, self)
 
     def stop(self, why: BaseException) -> None:
         """End the wait with `why`, unless it has just got what it waited for."""
@@ -99,45 +223,45 @@ class Call:
             self._task.cancel()
         self._forget()
 
+    def timeout(self) -> MachineTimeout:
+        """The error for a deadline that is over."""
+        seconds = self._deadline.timeout
+        error = MachineTimeout(f"{self._calls.name}: {self.operation} was not over after {seconds:g} s")
+        error.operation, error.timeout = self.operation, seconds
+        return error
+
     def _watch_deadline(self) -> None:
         remaining = self._deadline.remaining()
-        if remaining == 0.0:
+        if remaining == 0.0 and self._timer is not None:
             self._late()
         elif remaining is not None:
-            self._timer = self._launch.io.loop.call_later(remaining, self._watch_deadline)
+            self._timer = self._calls.io.loop.call_later(remaining, self._watch_deadline)
 
     def _late(self) -> None:
-        if self._why is not None:  # QEMU has ended, and its clean-up takes longer than this call has
+        if isinstance(self._why, MachineDied):  # its clean-up takes longer than this call has
             self._finish(Outcome(self._why, None))
         else:
             self.stop(self.timeout())
 
-    def timeout(self) -> MachineTimeout:
-        """The error for a deadline that is over."""
-        error = MachineTimeout(
-            f"{self._launch.name}: {self.operation} was not over after {self._deadline.timeout:g} s"
-            if self._deadline.timeout is not None
-            else f"{self._launch.name}: {self.operation} was not over"
-        )
-        error.operation, error.timeout = self.operation, self._deadline.timeout
-        return error
-
     def _done(self, task: "asyncio.Task[tuple[BaseException | None, object]]") -> None:
-        error, value = (asyncio.CancelledError(), None) if task.cancelled() else task.result()
+        error: BaseException | None
         if task.cancelled():
             self._coroutine.close()  # it may not have begun
+            error, value = asyncio.CancelledError(), None
+        else:
+            error, value = task.result()
         if error is not None and self._why is not None:
-            if isinstance(self._why, MachineDied):
-                self._died()
-                return
             error = self._why
-        self._finish(Outcome(error, value))
+        if isinstance(self._why, MachineDied) and error is self._why:
+            self._tell_when_ended()
+        else:
+            self._finish(Outcome(error, value))
 
-    def _died(self) -> None:
+    def _tell_when_ended(self) -> None:
         if self.at_once:
             self._finish(Outcome(self._why, None))
         else:
-            self._launch.when_ended(lambda: self._finish(Outcome(self._why, None)))
+            self._calls.when_ended(lambda: self._finish(Outcome(self._why, None)))
 
     def _finish(self, result: Outcome) -> None:
         self._forget()
@@ -146,6 +270,6 @@ class Call:
             self._deliver(result)
 
     def _forget(self) -> None:
-        self._launch.calls.discard(self)
+        self._calls.in_progress.discard(self)
         if self._timer is not None:
             self._timer.cancel()

@@ -7,10 +7,7 @@ told to it and only noted: QEMU has ended (`gone`), somebody asks for the end (`
 import asyncio
 import contextlib
 import logging
-import os
-import shutil
 import signal
-import tempfile
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
@@ -18,28 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 from . import oom
 from .caller import Caller, Runner
-from .calls import Call
-from .config import Config, refuse_daemonize
+from .calls import Calls
+from .config import Config
 from .deadline import Deadline
 from .ending import Facts, judge
-from .errors import (
-    GuestPanicked,
-    LaunchError,
-    MachineDied,
-    MachineTimeout,
-    PluginError,
-    TransitionError,
-    Verdict,
-    VMError,
-    describe,
-    printable,
-)
+from .errors import LaunchError, MachineDied, MachineTimeout, PluginError, TransitionError, VMError, describe
 from .hookcalls import HookCalls
 from .iothread import IOThread, outcome
 from .lifecycle import Event, Reason, State
 from .plan import LaunchPlan, Polite
 from .plugins import PluginSet
+from .preparation import compose_command, prepare
 from .process import Process, find_binary
+from .reports import Failure, abnormal_exit, describe_exit, launch_error, machine_died, plugin_errors
 from .stopping import REAP, stop
 
 if TYPE_CHECKING:
@@ -77,12 +65,11 @@ class Launch:
         self.exit_status: int | None = None
         self.had_run = False
         """It got as far as `running`."""
-        self.calls: set[Call] = set()
-        self.pending_verdicts: list[Verdict] = []
         self.gone: asyncio.Future[None] = io.loop.create_future()
         """Done when QEMU has ended and what it left in its sockets has been read."""
         self.asked: asyncio.Future[None] = io.loop.create_future()
         """Done when somebody asked for the end."""
+        self.calls = Calls(io, config.name, self.gone, self._died, self.when_ended)
         self.final: tuple[State, Reason] | None = None
         self.failure: LaunchError | None = None
         """Why it did not get as far as `running`."""
@@ -111,9 +98,7 @@ class Launch:
         self._oom = False
         self._exited_already = False
         self._cleaned_up = False
-        self._failed: tuple[State, Reason] | None = None
-        self._failure = ""
-        self._failure_cause: BaseException | None = None
+        self._failed: Failure | None = None
         self._end_deadline: Deadline | None = None
         self._timers: set[asyncio.TimerHandle] = set()
         self._waiting: list[Caller] = []
@@ -192,44 +177,29 @@ class Launch:
         else:
             self._on_end.append(function)
 
-    def report(self, verdict: Verdict) -> None:
-        """The guest is lost: tell who waits for it, or who will next."""
-        self._record(
-            "verdict", {"verdict": verdict.kind, "where": verdict.where, "what": verdict.what}, 1_000
-        )
-        self.pending_verdicts.append(verdict)
-        # Behind the tasks that are about to see what made the verdict, since it may be what they wait for.
-        self.io.loop.call_soon(self.deliver_verdicts, *self.calls)
+    def ending_error(self, thread: threading.Thread, *, learned: bool) -> VMError | None:
+        """What is bad about how a machine that had been running ended, unless `thread` was told already.
 
-    def deliver_verdicts(self, *calls: Call) -> None:
-        told = False
-        for call in calls:
-            if call.of_guest and call in self.calls and self.pending_verdicts:
-                verdict = self.pending_verdicts[0]
-                error = GuestPanicked(
-                    f"{self.name}: {verdict.kind} (seen by {verdict.where}) during {call.operation}"
-                )
-                error.verdict = verdict
-                call.stop(error)
-                told = True
-        if told:
-            self.pending_verdicts.clear()
+        :param learned: the thread waited while it happened: only then a wedged QEMU concerns it.
+        """
+        assert self.final is not None
+        state, reason = self.final
+        if thread in self.told:
+            return None
+        self.told.add(thread)
+        if state is State.FAILED and (learned or reason is not Reason.WEDGED):
+            error = abnormal_exit(self.name, self._describe_exit(), self.exit_status, reason, self.errors)
+            error.__cause__ = self.failure
+            return error
+        return plugin_errors(self.errors) if self.errors else None
 
-    def died(self, operation: str) -> MachineDied:
-        error = MachineDied(f"{self.name}: {self.describe_exit()} during {operation}")
-        error.exit_status, error.reason = self.exit_status, self._judge()[1]
-        return error
+    def _died(self, operation: str) -> MachineDied:
+        return machine_died(self.name, operation, self._describe_exit(), self.exit_status, self._judge()[1])
 
-    def describe_exit(self) -> str:
-        """How QEMU ended, in words."""
-        status = self.exit_status
+    def _describe_exit(self) -> str:
         if self.process is None:
             return "QEMU was not started"
-        if status is None:
-            return "QEMU ended, with a status that could not be had" if self._exited_already else "QEMU lives"
-        if status < 0:
-            return f"QEMU died of {signal_name(-status)}"
-        return f"QEMU ended with status {status}"
+        return describe_exit(self.exit_status) if self._exited_already else "QEMU is being ended"
 
     # -- the walk -------------------------------------------------------------------------------------------
 
@@ -264,62 +234,39 @@ class Launch:
                 self._failed = self._explain(error)
             return
         self._failed = self._explain(None)
-        if self._failed[1] is not Reason.REQUESTED:
+        if self._failed.reason is not Reason.REQUESTED:
             self.force(signal.SIGKILL)
         set_up.cancel()
         await asyncio.wait({set_up})
 
-    def _explain(self, error: BaseException | None) -> tuple[State, Reason]:
-        """Why the launch failed: what it ends as."""
+    def _explain(self, error: BaseException | None) -> Failure:
+        """Why the launch failed. `error` is what the set-up came to."""
         if error is not None and not isinstance(error, Exception):
             self._interrupt = self._interrupt or error
-        self._failure_cause = error
         if self._interrupt is not None:
-            self._failure_cause = self._interrupt
-            self._failure = f"interrupted by {describe(self._interrupt)}"
-            return State.FAILED, Reason.LAUNCH_ERROR
+            what = f"interrupted by {describe(self._interrupt)}"
+            return Failure(State.FAILED, Reason.LAUNCH_ERROR, what, self._interrupt)
         if self._killed:
-            self._failure = "cancelled by kill()"
-            return State.STOPPED, Reason.KILLED
+            return Failure(State.STOPPED, Reason.KILLED, "cancelled by kill()", error)
         if self.asked.done():
-            self._failure = "cancelled by shutdown()"
-            return State.STOPPED, Reason.REQUESTED
+            return Failure(State.STOPPED, Reason.REQUESTED, "cancelled by shutdown()", error)
         if self._exited_already:
-            self._failure = self.describe_exit()
-            return State.FAILED, Reason.LAUNCH_ERROR
+            return Failure(State.FAILED, Reason.LAUNCH_ERROR, self._describe_exit(), error)
         if isinstance(error, PluginError):
-            self._failure = str(error).removeprefix(f"{self.name}: ")
-            return State.FAILED, Reason.HOOK_FAILED
+            what = str(error).removeprefix(f"{self.name}: ")
+            return Failure(State.FAILED, Reason.HOOK_FAILED, what, error)
         if error is not None:
-            self._failure = str(error)
-            return State.FAILED, Reason.LAUNCH_ERROR
-        self._failure = f"not up after {self._deadline.timeout:g} s{self.held_up_by()}"
-        timeout = MachineTimeout(f"{self.name}: {self._failure}", machine=self.name, state=State.LAUNCHING)
+            return Failure(State.FAILED, Reason.LAUNCH_ERROR, str(error), error)
+        what = f"not up after {self._deadline.timeout:g} s{self.held_up_by()}"
+        timeout = MachineTimeout(f"{self.name}: {what}", machine=self.name, state=State.LAUNCHING)
         timeout.operation, timeout.timeout = "launch", self._deadline.timeout
-        self._failure_cause = timeout
-        return State.FAILED, Reason.DEADLINE
-
-    def _launch_error(self, final: tuple[State, Reason]) -> LaunchError:
-        evidence = self._machine.evidence()
-        last = next(reversed(evidence.output.rstrip().splitlines()), "")
-        said = f": {printable(last)}" if last else ""
-        error = LaunchError(
-            f"{self.name}: launch failed: {self._failure}{said}",
-            machine=self.name,
-            state=final[0],
-            evidence=evidence,
-            errors=self.errors,
-        )
-        error.command, error.output, error.exit_status = self.command, evidence.output, self.exit_status
-        error.__cause__ = self._failure_cause
-        return error
+        return Failure(State.FAILED, Reason.DEADLINE, what, timeout)
 
     async def _set_up(self) -> BaseException | None:
         try:
-            self._prepare()
-        except (VMError, OSError) as error:
+            self.plan = prepare(self._config)
+        except OSError as error:
             return error
-        assert self.plan is not None
         failed = await self._hooks.set_up("pre_launch", self._contributor, plan=self.plan)
         if failed is not None or self._no_spawn:
             return failed
@@ -333,38 +280,15 @@ class Launch:
         assert self.plan is not None
         self.plan.contributor = plugin
 
-    def _prepare(self) -> None:
-        """Check what only the system can say, and begin the plan."""
-        config = self._config
-        env = {**os.environ, **{key: value for key, value in config.env.items() if value is not None}}
-        for key, value in config.env.items():
-            if value is None:
-                env.pop(key, None)
-        for program in (*config.wrapper[:1], config.binary):
-            find_binary(program, env.get("PATH"))
-        if config.cwd is not None and not os.path.isdir(config.cwd):
-            raise NotADirectoryError(f"cwd is not a directory: {config.cwd}")
-        if config.log_dir is not None:
-            _require_writable("log_dir", config.log_dir)
-        base_dir = config.base_dir or tempfile.gettempdir()
-        _require_writable("base_dir", base_dir)
-        directory = tempfile.mkdtemp(prefix="vmfsm-", dir=base_dir)
-        self.plan = LaunchPlan(list(config.wrapper), env, directory, config.log_dir)
-        self.plan.contributor = "vmfsm"
-        self.plan.defer(lambda: shutil.rmtree(directory))
-
     def _spawn(self, plan: LaunchPlan) -> None:
-        config = self._config
-        refuse_daemonize(plan.args)
-        display = () if config.display is None else ("-display", config.display)
-        self.command = (*plan.wrapper, config.binary, *display, *plan.args, *config.args)
+        self.command = compose_command(self._config, plan)
         executable = find_binary(self.command[0], plan.env.get("PATH"))
         self._record("spawn", {"command": self.command}, 1_000)
         self.process = Process.spawn(
             self.command,
             executable=executable,
             env=plan.env,
-            cwd=config.cwd,
+            cwd=self._config.cwd,
             fds=plan.fds,
             inherit_fds=plan.inherit_fds,
             output=plan.output,
@@ -393,19 +317,17 @@ class Launch:
                 task.cancel()
             causes = [task.result()[1] for task in words if task.done() and not task.cancelled()]
             self._cause = next((cause for cause in causes if cause is not None), None)
-        self._tell_calls()
+        self._tell_gone()
 
-    def _tell_calls(self) -> None:
+    def _tell_gone(self) -> None:
         if not self.gone.done():
             self.gone.set_result(None)
-        for call in tuple(self.calls):
-            if call.needs_qemu:
-                call.stop(self.died(call.operation))
+        self.calls.tell_death()
 
     # -- the end --------------------------------------------------------------------------------------------
 
     async def _end(self) -> None:
-        if self._failed is not None and self._failed[1] is not Reason.REQUESTED:
+        if self._failed is not None and self._failed.reason is not Reason.REQUESTED:
             self.force(signal.SIGKILL)  # gone before the caller sees the error
         self._fire(Event.QUIT, self._judge()[1])
         if self._end_deadline is None:
@@ -422,10 +344,17 @@ class Launch:
         self._cleaned_up = True
         for timer in self._timers:
             timer.cancel()
-        self._tell_calls()  # where there was no process, nobody else did
+        self._tell_gone()  # where there was no process, nobody else did
         self.final = self._judge()
         if self._failed is not None:
-            self.failure = self._launch_error(self.final)
+            self.failure = launch_error(
+                self.name,
+                self._failed,
+                command=self.command,
+                status=self.exit_status,
+                evidence=self._machine.evidence(),
+                errors=self.errors,
+            )
         self._fire(Event.EXITED if self.final[0] is State.STOPPED else Event.FAIL, self.final[1])
 
     async def _early_cleanup(self, deadline: Deadline) -> list[PluginError]:
@@ -459,7 +388,7 @@ class Launch:
 
     def _judge(self) -> tuple[State, Reason]:
         if self._failed is not None:
-            return self._failed
+            return self._failed.state, self._failed.reason
         if self._interrupt is not None:
             return State.FAILED, Reason.LAUNCH_ERROR
         if self._cleaned_up and not self._exited_already:
@@ -486,7 +415,7 @@ class Launch:
         self.final = State.FAILED, Reason.LAUNCH_ERROR
         self.failure = LaunchError(f"{self.name}: internal error: {describe(bug)}", machine=self.name)
         self.failure.__cause__ = bug
-        self._tell_calls()
+        self._tell_gone()
         for event in (Event.QUIT, Event.FAIL):
             with contextlib.suppress(TransitionError):
                 self._fire(event, self.final[1])
@@ -500,18 +429,3 @@ class Launch:
             self.caller.release(self._interrupt or self.failure)
         for caller in self._waiting:
             caller.release(None)
-
-
-def signal_name(number: int) -> str:
-    """`SIGSEGV` for 11."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _require_writable(field: str, directory: str) -> None:
-    if not os.path.isdir(directory):
-        raise NotADirectoryError(f"{field} is not a directory: {directory}")
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise PermissionError(f"{field} is not writable: {directory}")

@@ -1,27 +1,23 @@
 """`Machine`: what users hold. Its methods ask the launch on the I/O thread, and wait."""
 
-import asyncio
 import contextlib
 import functools
 import itertools
 import os
 import queue
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from . import config, plugins
 from .caller import GRACE, Caller, in_hook_of
-from .calls import Call, Outcome
 from .deadline import Deadline
 from .errors import (
-    AbnormalExit,
     ConfigError,
     Evidence,
     LaunchError,
     MachineTimeout,
-    PluginError,
     TransitionError,
     Verdict,
     VMError,
@@ -32,6 +28,7 @@ from .iothread import IOThread
 from .launch import UNASKED_CLEANUP, Launch
 from .lifecycle import Event, Lifecycle, Reason, State, Transition
 from .observers import Observers
+from .reports import plugin_errors
 from .timeline import Record, Timeline
 from .workers import Workers
 
@@ -246,7 +243,7 @@ class Machine:
         deadline = Deadline(timeout)
         launch, was_over = self._end("shutdown", deadline, guest=guest)
         if launch is not None and launch.had_run:
-            self._raise_ending(launch, learned=not was_over)
+            self._raise(launch.ending_error(threading.current_thread(), learned=not was_over))
 
     def kill(self, timeout: float | None = 10) -> None:
         """End QEMU at once with SIGKILL, from any state and thread, before waiting for anything; clean up.
@@ -261,7 +258,7 @@ class Machine:
             launch.kill_now()
         launch, was_over = self._end("kill", deadline)
         if launch is not None and not was_over and launch.errors:
-            raise self._with_evidence(_combined(launch.errors))
+            raise self._with_evidence(plugin_errors(launch.errors))
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait until the machine has ended, which somebody else causes; its exit status.
@@ -276,9 +273,12 @@ class Machine:
         launch = self._launch
         if launch is None:
             raise self._refused("wait")
-        self._wait_for(launch, launch.until_ended(), deadline, "wait", of_guest=True, needs_qemu=False)
+        result = launch.calls.run_in_thread(
+            launch.until_ended(), deadline, "wait", of_guest=True, needs_qemu=False, at_once=False
+        )
+        self._raise(result.error)
         launch.told.discard(threading.current_thread())
-        self._raise_ending(launch, learned=False)
+        self._raise(launch.ending_error(threading.current_thread(), learned=False))
         return launch.exit_status
 
     def __enter__(self) -> Self:
@@ -327,7 +327,11 @@ class Machine:
         except BaseException:
             coroutine.close()
             raise
-        return cast(T, self._wait_for(launch, coroutine, deadline, operation, of_guest=of_guest))
+        result = launch.calls.run_in_thread(
+            coroutine, deadline, operation, of_guest=of_guest, needs_qemu=True, at_once=in_hook_of(self)
+        )
+        self._raise(result.error)
+        return cast(T, result.value)
 
     async def arun(
         self,
@@ -345,33 +349,9 @@ class Machine:
         except BaseException:
             coroutine.close()
             raise
-        io, loop = launch.io, asyncio.get_running_loop()
-        future: asyncio.Future[Outcome] = loop.create_future()
-
-        def deliver(result: Outcome) -> None:
-            if not future.done():
-                future.set_result(result)
-
-        inside = io.inside()
-        call = Call(
-            launch,
-            coroutine,
-            deadline,
-            operation,
-            deliver if inside else lambda result: _post_to(loop, deliver, result),
-            of_guest=of_guest,
-            at_once=inside,
-        )
-        try:
-            if inside:
-                call.start()
-            else:
-                io.post(call.start)
-            result = await future
-        except BaseException:
-            io.post(call.abandon)
-            raise
-        return cast(T, self._unwrap(result))
+        result = await launch.calls.run_in_loop(coroutine, deadline, operation, of_guest=of_guest)
+        self._raise(result.error)
+        return cast(T, result.value)
 
     def record(self, kind: str, data: Mapping[str, object], *, size: int = 200) -> None:
         """Add a record to the timeline. On the I/O thread only.
@@ -385,8 +365,10 @@ class Machine:
 
         On the I/O thread only. The machine stays as it is.
         """
+        what = {"verdict": verdict.kind, "where": verdict.where, "what": verdict.what}
+        self._record("verdict", what, 1_000)
         if self._launch is not None:
-            self._launch.report(verdict)
+            self._launch.calls.report(verdict)
 
     def evidence(self) -> Evidence:
         """The last of what plugins have seen in this launch. Never waits."""
@@ -545,49 +527,9 @@ class Machine:
             raise
         return launch, was_over
 
-    def _wait_for(
-        self,
-        launch: Launch,
-        coroutine: Coroutine[Any, Any, object],
-        deadline: Deadline,
-        operation: str,
-        *,
-        of_guest: bool,
-        needs_qemu: bool = True,
-    ) -> object:
-        inbox: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-        call = Call(
-            launch,
-            coroutine,
-            deadline,
-            operation,
-            inbox.put,
-            of_guest=of_guest,
-            needs_qemu=needs_qemu,
-            at_once=in_hook_of(self),
-        )
-        try:
-            launch.io.post(call.start)
-            while True:
-                remaining = deadline.remaining()
-                try:
-                    result = inbox.get(timeout=None if remaining is None else remaining + GRACE)
-                    break
-                except queue.Empty:  # somebody's async hook blocks the I/O thread, or the deadline was paused
-                    if deadline.expired:
-                        launch.io.post(call.abandon)
-                        result = Outcome(call.timeout(), None)
-                        break
-        except BaseException:
-            launch.io.post(call.abandon)
-            raise
-        return self._unwrap(result)
-
-    def _unwrap(self, result: Outcome) -> object:
-        error = result.error
-        if error is None:
-            return result.value
-        raise self._with_evidence(error) if isinstance(error, VMError) else error
+    def _raise(self, error: BaseException | None) -> None:
+        if error is not None:
+            raise self._with_evidence(error) if isinstance(error, VMError) else error
 
     def _with_evidence(self, error: E) -> E:
         if error.machine is None:
@@ -599,42 +541,6 @@ class Machine:
         if isinstance(error, LaunchError):
             error.output = error.evidence.output
         return error
-
-    def _raise_ending(self, launch: Launch, *, learned: bool) -> None:
-        """Raise what was bad about the ending, unless this thread was told.
-
-        :param learned: the calling thread waited while it happened: only then a wedged QEMU concerns it.
-        """
-        thread = threading.current_thread()
-        assert launch.final is not None
-        state, reason = launch.final
-        if thread in launch.told:
-            return
-        launch.told.add(thread)
-        if state is State.FAILED and (learned or reason is not Reason.WEDGED):
-            how = f"{launch.describe_exit()} ({reason.value})"
-            if reason is Reason.WEDGED:
-                how = f"QEMU did not go when it was asked to, and had to be forced: {how}"
-            error = AbnormalExit(f"{self.name}: {how}", errors=launch.errors)
-            error.exit_status, error.reason = launch.exit_status, reason
-            error.__cause__ = launch.failure
-            raise self._with_evidence(error)
-        if launch.errors:
-            raise self._with_evidence(_combined(launch.errors))
-
-
-def _combined(errors: Sequence[PluginError]) -> PluginError:
-    """The first of them, made anew since it may be raised in several threads, with the others in `errors`."""
-    first = errors[0]
-    error = PluginError(str(first), machine=first.machine, errors=errors[1:])
-    error.plugin, error.hook = first.plugin, first.hook
-    error.__cause__ = first.__cause__
-    return error
-
-
-def _post_to(loop: asyncio.AbstractEventLoop, function: Callable[[Outcome], None], result: Outcome) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
-        loop.call_soon_threadsafe(function, result)
 
 
 def _load_plugins(given: object, block: object, options: object) -> plugins.PluginSet:

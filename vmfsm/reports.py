@@ -1,0 +1,77 @@
+"""The exceptions that tell users how a launch failed or a machine ended."""
+
+import signal
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .errors import AbnormalExit, Evidence, LaunchError, MachineDied, PluginError, printable
+from .lifecycle import Reason, State
+
+
+class Failure(NamedTuple):
+    """Why a launch failed, and what it ends as."""
+
+    state: State
+    reason: Reason
+    what: str
+    cause: BaseException | None
+
+
+def describe_exit(status: int | None) -> str:
+    """How QEMU ended, in words."""
+    if status is None:
+        return "QEMU ended, with a status that could not be had"
+    if status >= 0:
+        return f"QEMU ended with status {status}"
+    try:
+        return f"QEMU died of {signal.Signals(-status).name}"
+    except ValueError:
+        return f"QEMU died of signal {-status}"
+
+
+def launch_error(
+    name: str,
+    failure: Failure,
+    *,
+    command: tuple[str, ...],
+    status: int | None,
+    evidence: Evidence,
+    errors: Sequence[PluginError],
+) -> LaunchError:
+    last = next(reversed(evidence.output.rstrip().splitlines()), "")
+    said = f": {printable(last)}" if last else ""
+    error = LaunchError(
+        f"{name}: launch failed: {failure.what}{said}",
+        machine=name,
+        state=failure.state,
+        evidence=evidence,
+        errors=errors,
+    )
+    error.command, error.output, error.exit_status = command, evidence.output, status
+    error.__cause__ = failure.cause
+    return error
+
+
+def machine_died(name: str, operation: str, how: str, status: int | None, reason: Reason) -> MachineDied:
+    error = MachineDied(f"{name}: {how}, during {operation}")
+    error.exit_status, error.reason = status, reason
+    return error
+
+
+def abnormal_exit(
+    name: str, how: str, status: int | None, reason: Reason, errors: Sequence[PluginError]
+) -> AbnormalExit:
+    if reason is Reason.WEDGED:
+        how = f"QEMU did not go when it was asked to, and had to be forced: {how}"
+    error = AbnormalExit(f"{name}: {how} ({reason.value})", errors=errors)
+    error.exit_status, error.reason = status, reason
+    return error
+
+
+def plugin_errors(errors: Sequence[PluginError]) -> PluginError:
+    """The first of them, made anew since several threads may raise it, with the others in its `errors`."""
+    first = errors[0]
+    error = PluginError(str(first), machine=first.machine, errors=errors[1:])
+    error.plugin, error.hook = first.plugin, first.hook
+    error.__cause__ = first.__cause__
+    return error

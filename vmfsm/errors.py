@@ -33,7 +33,13 @@ class Evidence(NamedTuple):
     events: tuple[Mapping[str, object], ...] = ()
     """Last QMP events, oldest first."""
     more: Mapping[str, object] = {}
-    """What other plugins added, by their own keys."""
+    """What other plugins added, by their own keys; also to be had as attributes."""
+
+    def __getattr__(self, name: str) -> object:
+        try:
+            return self.more[name]
+        except KeyError:
+            raise AttributeError(f"no evidence {name!r}: no plugin added it") from None
 
 
 def printable(text: str) -> str:

@@ -1,0 +1,74 @@
+"""What all tests share: nothing is skipped unseen, nothing is left behind."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests import leaks
+from vmfsm import Machine, VMError
+
+pytest_plugins = ["pytester", "tests.plugins.no_skip"]
+
+BUILT_IN = ("console", "fdpass", "logs", "qmp")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A place for temporary files that is this run's alone, so that what is left there is its own."""
+    directory = str(tmp_path_factory.mktemp("tmp"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", directory)
+        patch.setattr(tempfile, "tempdir", directory)
+        patch.setenv(leaks.MARK, "")
+        leaks.begin()
+        yield directory
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(temporary_directory: str) -> Iterator[None]:
+    """No test may leave a process, descriptor, thread, task or temporary file behind."""
+    try:
+        with leaks.nothing_left():
+            yield
+    except leaks.Leak as leak:
+        pytest.fail(str(leak), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def qemu() -> str:
+    """QEMU's name."""
+    name = "qemu-system-x86_64"
+    if shutil.which(name) is None:
+        pytest.skip(f"{name} is not in PATH ({os.environ.get('PATH')})")
+    return name
+
+
+MakeMachine = Callable[..., Machine]
+
+
+@pytest.fixture
+def bare(qemu: str) -> Iterator[MakeMachine]:
+    """Makes machines with a QEMU that does nothing, without the built-in plugins; kills them at the end.
+
+    Takes plugin objects, and what `Machine` takes by keyword.
+    """
+    machines = []
+
+    def make(*plugins: object, **parameters: object) -> Machine:
+        settings = {
+            "args": ["-M", "none", "-nodefaults"],
+            "block": BUILT_IN,
+            "plugins": plugins,
+            **parameters,
+        }
+        machines.append(Machine(qemu, **settings))  # type: ignore[arg-type]  # tests pass what is wrong, too
+        return machines[-1]
+
+    yield make
+    for machine in machines:
+        with contextlib.suppress(VMError):
+            machine.kill()

@@ -104,7 +104,7 @@ def _tasks() -> dict[int, str]:
     io = IOThread.get()
     answer: Future[dict[int, str]] = Future()
     io.post(lambda: answer.set_result({id(task): repr(task) for task in asyncio.all_tasks(io.loop)}))
-    return answer.result(PATIENCE)
+    return answer.result(30)
 
 
 def _files() -> dict[str, str]:

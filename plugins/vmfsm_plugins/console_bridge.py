@@ -1,0 +1,78 @@
+"""A socket that stands for a console, for code that wants one."""
+
+import asyncio
+import contextlib
+import select
+import socket
+from collections.abc import Awaitable, Callable
+
+from .buffer import View
+from .drain import MOST, News
+
+
+class Bridge:
+    """Carries what the console says to a socket, and what is written there to the guest.
+
+    Served from the console's buffer, so a reader can be as slow as it likes: it holds up nobody, and loses
+    what falls out of the buffer before it gets there. On the I/O thread only.
+    """
+
+    def __init__(
+        self,
+        end: socket.socket,
+        view: Callable[[], View],
+        news: News,
+        ended: Callable[[], bool],
+        write: Callable[[bytes], Awaitable[None]],
+    ) -> None:
+        self._end = end
+        self._view = view
+        self._news = news
+        self._ended = ended
+        self._write = write
+        self._loop = asyncio.get_running_loop()
+        self.task = self._loop.create_task(self._serve())
+
+    async def _serve(self) -> None:
+        """Until the reader closed its end, or the console has ended and the reader has got all of it."""
+        out = self._loop.create_task(self._to_reader())
+        back = self._loop.create_task(self._to_guest())
+        try:
+            await asyncio.wait({out, back}, return_when=asyncio.FIRST_COMPLETED)
+            if not out.done() and not self._hung_up():
+                await asyncio.wait({out})
+        finally:
+            tasks = {out, back}
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            for task in tasks:
+                if not task.cancelled():
+                    task.exception()
+            self._end.close()
+
+    async def _to_reader(self) -> None:
+        position = self._view().start
+        while True:
+            ended = self._ended()
+            view = self._view()
+            position = view.clamp(position)
+            data = view.data(position, MOST)
+            if data:
+                position = view.at_byte(position.byte + len(data))
+                await self._loop.sock_sendall(self._end, data)
+            elif ended:
+                return
+            else:
+                await self._news.wait()
+
+    async def _to_guest(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await self._loop.sock_recv(self._end, MOST):
+                await self._write(data)
+
+    def _hung_up(self) -> bool:
+        """Whether the reader is gone, rather than that it has no more to say."""
+        poll = select.poll()
+        poll.register(self._end, 0)
+        return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))

@@ -1,0 +1,130 @@
+"""One console during one launch: the socket to QEMU, always drained, and what came out of it."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from .buffer import Buffer, Position
+from .console_bridge import Bridge
+from .console_expect import Cursor
+from .console_options import Options
+from .drain import MOST, Drain, News, Records
+from .logfile import LogFile
+
+_SLICE = 256 * 1024
+
+
+class Progress:
+    """How much of something was written."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.taken = 0
+
+
+class Stream:
+    """On the I/O thread only, but for `buffer` and `cursor` and what never changes.
+
+    :param origin: where the stream of the launch before has ended.
+    :param record: adds a record about this console to the timeline.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        path: str,
+        origin: Position,
+        record: Callable[[str, dict[str, object]], object],
+        file_failed: Callable[[str], object],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.ended = False
+        """Nothing more will come."""
+        self.news = News()
+        self.buffer = Buffer(options.buffer, options.encoding, "replace", origin)
+        self.cursor = Cursor(self.buffer)
+        self.bridges: set[asyncio.Task[None]] = set()
+        self._record = record
+        self._records = Records(lambda text: record("console", {"text": text}))
+        self._losing = False
+        self._sending = asyncio.Lock()
+        self._socket, self.other = socket.socketpair()
+        self._socket.setblocking(False)
+        self.file = LogFile(path, file_failed, timestamps=options.timestamps)
+        # Small enough that nothing falls out of the buffer before a search has seen it.
+        most = max(256, min(MOST, options.buffer // 4))
+        self._drain = Drain(self._socket.fileno(), self._feed, self._end, most)
+
+    # -- from QEMU ------------------------------------------------------------------------------------------
+
+    def _feed(self, data: bytes) -> None:
+        text = self.buffer.append(data)
+        self.file.write(data)
+        self._records.add(text)
+        losing = self.buffer.end.byte - self.buffer.limit > self.cursor.byte
+        if losing and not self._losing:
+            self._record("console-lost", {"from": self.cursor.byte})
+        self._losing = losing
+        self.news.tell()
+
+    def _end(self) -> None:
+        self._records.add(self.buffer.finish())
+        self._records.flush()
+        self.ended = True
+        self.news.tell()
+
+    async def dry(self) -> None:
+        """QEMU has ended: read what it left."""
+        await self._drain.dry()
+        self._records.flush()
+
+    def flush(self) -> None:
+        """Let the timeline have what came so far."""
+        self._records.flush()
+
+    # -- to QEMU --------------------------------------------------------------------------------------------
+
+    async def write(self, data: bytes, progress: Progress | None = None) -> None:
+        """Give all of `data` to QEMU, undivided.
+
+        :raises OSError: when the console is closed.
+        """
+        progress = progress or Progress(len(data))
+        async with self._sending:
+            rest = memoryview(data)
+            while rest:
+                try:
+                    taken = self._socket.send(rest[:_SLICE])
+                except (BlockingIOError, InterruptedError):
+                    await self._until_writable()
+                    continue
+                progress.taken += taken
+                rest = rest[taken:]
+                if rest:
+                    await asyncio.sleep(0)
+
+    async def _until_writable(self) -> None:
+        writable = self.loop.create_future()
+        fd = self._socket.fileno()
+        self.loop.add_writer(fd, lambda: None if writable.done() else writable.set_result(None))
+        try:
+            await writable
+        finally:
+            if self._socket.fileno() == fd:  # else it was closed meanwhile, and the number may be another's
+                self.loop.remove_writer(fd)
+
+    def bridge(self, end: socket.socket) -> None:
+        """Connect a socket to it."""
+        bridge = Bridge(end, self.buffer.view, self.news, lambda: self.ended, self.write)
+        self.bridges.add(bridge.task)
+        bridge.task.add_done_callback(self.bridges.discard)
+
+    # -- the end --------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Whatever happened: nothing comes any more, nothing stays open. What came stays readable."""
+        self._drain.close()
+        if self._socket.fileno() >= 0:
+            self.loop.remove_writer(self._socket.fileno())
+            self._socket.close()
+        self.file.close()

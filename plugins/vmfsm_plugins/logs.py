@@ -1,0 +1,238 @@
+"""What QEMU itself says, on stdout and stderr: to a file, to the timeline, to errors."""
+
+import codecs
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Iterator
+
+from vmfsm import (
+    Deadline,
+    LaunchPlan,
+    Machine,
+    MachineDied,
+    MachineTimeout,
+    Reason,
+    TransitionError,
+    hookimpl,
+)
+
+from .buffer import Buffer
+from .drain import MOST, Drain, News, Records
+from .logfile import LogFile, numbered
+
+_LOGGER = logging.getLogger("vmfsm.logs")
+_KEPT = 1024 * 1024
+_EVIDENCE = 64 * 1024
+_ENCODING = "utf-8"
+_ERRORS = "backslashreplace"
+_OURS = frozenset({signal.SIGTERM, signal.SIGKILL})
+"""What the framework itself may send to QEMU."""
+
+
+class _Output:
+    """QEMU's output during one launch. On the I/O thread only, but for what is read of it."""
+
+    def __init__(self, machine: Machine, path: str) -> None:
+        self.read_end, self.write_end = os.pipe()
+        os.set_blocking(self.read_end, False)
+        self.ended = False
+        self.buffer = Buffer(_KEPT, _ENCODING, _ERRORS)
+        self.news = News()
+        self._records = Records(
+            lambda text: machine.record("output", {"text": text}, size=200 + 2 * len(text))
+        )
+
+        def file_failed(what: str) -> None:
+            _LOGGER.warning("%s: %s; it goes on without", machine.name, what)
+            machine.record("log-file", {"error": what})
+
+        self.file = LogFile(path, file_failed)
+        self.drain = Drain(self.read_end, self._feed, self._end, MOST)
+
+    def _feed(self, data: bytes) -> None:
+        text = self.buffer.append(data)
+        self.file.write(data)
+        self._records.add(text)
+        self.news.tell()
+
+    def _end(self) -> None:
+        self._records.add(self.buffer.finish())
+        self._records.flush()
+        self.ended = True
+        self.news.tell()
+
+    async def dry(self) -> None:
+        await self.drain.dry()
+        self._records.flush()
+
+    def close_write_end(self) -> None:
+        if self.write_end >= 0:
+            fd, self.write_end = self.write_end, -1
+            os.close(fd)
+
+    def close(self) -> None:
+        self.close_write_end()
+        self.drain.close()
+        if self.read_end >= 0:
+            fd, self.read_end = self.read_end, -1
+            os.close(fd)
+        self.file.close()
+
+
+class Logs:
+    """The plugin: QEMU's stdout and stderr, as they come, in a file and in memory.
+
+    In the file every byte is as QEMU wrote it; in text what is not UTF-8 is shown as `\\xff`. It is kept,
+    also after a launch that failed, until the next launch. Everything may be used from any thread; only
+    `follow` waits.
+
+    :param path: the file; by default `<machine>.log` in the machine's `log_dir`, or in its private
+        directory, which is removed at the end. Later launches of the machine write to `….2.log` and so on.
+    """
+
+    name = "logs"
+    before = ("*",)
+
+    def __init__(self, *, path: "str | os.PathLike[str] | None" = None) -> None:
+        self._path = path
+        self._machine: Machine | None = None
+        self._output: _Output | None = None
+        self._launches = 0
+
+    # -- machine.log ----------------------------------------------------------------------------------------
+
+    @property
+    def path(self) -> str:
+        """The file of the last launch; empty before the first."""
+        return self._output.file.path if self._output else ""
+
+    @property
+    def text(self) -> str:
+        """All that QEMU said in this launch, while there is the file; else the last 1 MiB of it."""
+        output = self._output
+        if output is None:
+            return ""
+        ended = output.ended
+        if output.file.whole:
+            with contextlib.suppress(OSError), open(output.file.path, "rb") as file:
+                return codecs.getincrementaldecoder(_ENCODING)(_ERRORS).decode(file.read(), final=ended)
+        return output.buffer.view().text()
+
+    def tail(self, n: int = 20) -> str:
+        """The last `n` lines, with their ends."""
+        if n <= 0 or self._output is None:
+            return ""
+        view = self._output.buffer.view()
+        text = view.text()
+        if view.start.byte > 0 and text.count("\n") <= n:
+            text = self.text
+        return "".join(text.splitlines(keepends=True)[-n:])
+
+    def follow(self, *, timeout: float | None = None) -> Iterator[str]:
+        """What QEMU says, from the beginning of this launch and then as it comes, to QEMU's end.
+
+        :param timeout: for all of it.
+        :raises MachineTimeout: at the deadline.
+        :raises TransitionError: when the machine was never launched.
+        """
+        deadline = Deadline(timeout)
+        machine, output = self._machine, self._output
+        assert machine is not None, "a plugin object is configured by its machine"
+        if output is None:
+            raise TransitionError(
+                f"{machine.name}: cannot follow the log in state {machine.state.value}: never launched",
+                event="follow",
+                machine=machine.name,
+                state=machine.state,
+            )
+        return _follow(machine, output, deadline)
+
+    # -- hooks ----------------------------------------------------------------------------------------------
+
+    @hookimpl
+    def configured(self, machine: Machine) -> None:
+        self._machine = machine
+
+    @hookimpl
+    async def pre_launch(self, machine: Machine, plan: LaunchPlan) -> None:
+        self._launches += 1
+        path = self._path or os.path.join(plan.log_dir or plan.directory, f"{machine.name}.log")
+        self._output = output = _Output(machine, numbered(os.fspath(path), self._launches))
+        plan.output = output.write_end
+        plan.on_exit(output.dry)
+        plan.on_evidence(lambda: {"output": output.buffer.view().tail(_EVIDENCE)})
+
+    @hookimpl
+    async def post_launch(self) -> None:
+        if self._output is not None:
+            self._output.close_write_end()  # QEMU has its own; the last of them closed is the end of file
+
+    @hookimpl
+    async def post_shutdown(self, machine: Machine) -> None:
+        if self._output is not None:
+            self._output.close()
+        status = machine.exit_status
+        if status is None or status >= 0:
+            return
+        if -status not in _OURS or machine.reason in {Reason.QEMU_SIGNAL, Reason.OOM_KILLED}:
+            oom = ", out of memory" if machine.reason is Reason.OOM_KILLED else ""
+            _LOGGER.warning(
+                "%s: QEMU died of %s%s; its command line: %s",
+                machine.name,
+                _signal_name(-status),
+                oom,
+                " ".join(machine.command),
+            )
+
+
+def _follow(machine: Machine, output: _Output, deadline: Deadline) -> Iterator[str]:
+    """From the file where there is one, which outlives its name; it has what fell out of the buffer."""
+    decoder = codecs.getincrementaldecoder(_ENCODING)(_ERRORS)
+    with contextlib.ExitStack() as stack:
+        file = None
+        if output.file.whole:
+            with contextlib.suppress(OSError):
+                file = stack.enter_context(open(output.file.path, "rb", buffering=0))
+        position = 0
+        while True:
+            ended = output.ended
+            view = output.buffer.view()
+            data = b""
+            if file is not None and output.file.whole:
+                data = os.pread(file.fileno(), MOST, position)
+            else:
+                position = max(position, view.start.byte)
+                data = view.data(view.at_byte(position), MOST)
+            position += len(data)
+            text = decoder.decode(data, final=ended and not data)
+            if text:
+                yield text
+            if data:
+                continue
+            if ended:
+                return
+            if deadline.expired:
+                error = MachineTimeout(
+                    f"{machine.name}: following the log was not over after {deadline.timeout:g} s",
+                    machine=machine.name,
+                    state=machine.state,
+                    evidence=machine.evidence(),
+                )
+                error.operation, error.timeout = "follow", deadline.timeout
+                raise error
+            with contextlib.suppress(MachineDied):
+                machine.run(_more(output, position, deadline), timeout=None, operation="follow")
+
+
+async def _more(output: _Output, position: int, deadline: Deadline) -> None:
+    if output.buffer.end.byte <= position and not output.ended:
+        await output.news.wait(deadline.remaining())
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -7,8 +7,12 @@ import select
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from signal import SIGKILL, Signals
+
+GROUP = 1.0
+"""Seconds to wait for what a process left behind in its group to die of its SIGKILL."""
 
 
 def find_binary(name: str, path: str | None) -> str:
@@ -29,6 +33,22 @@ def find_binary(name: str, path: str | None) -> str:
     if os.path.isdir(name):
         raise IsADirectoryError(f"cannot run {name}: it is a directory")
     raise PermissionError(f"cannot run {name}: it is not executable")
+
+
+def _group_lives(pgid: int) -> bool:
+    """Whether a process of this group is alive. Zombies, which some containers never reap, are not."""
+    try:
+        os.killpg(pgid, 0)
+    except ProcessLookupError:
+        return False  # as almost always
+    except PermissionError:
+        pass
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as stat:
+            state, _, group = stat.read().rpartition(b") ")[2].split()[:3]
+            if int(group) == pgid and state not in b"ZX":
+                return True
+    return False
 
 
 class Process:
@@ -143,7 +163,17 @@ class Process:
             self._reaped = True
         os.close(self._pidfd)
         self._popen.returncode = 0 if status is None else status  # else Popen would wait for the pid again
-        self._on_exit(status)
+        self._tell_when_alone(status, time.monotonic() + GROUP)
+
+    def _tell_when_alone(self, status: int | None, latest: float) -> None:
+        """Tell of the exit when what it left behind, and was sent SIGKILL, has ended, too.
+
+        A QEMU behind a wrapper that forks is such a one: until it has ended it keeps its locks on images.
+        """
+        if status is not None and time.monotonic() < latest and _group_lives(self.pid):
+            self._loop.call_later(0.002, self._tell_when_alone, status, latest)
+        else:
+            self._on_exit(status)
 
     def _wait(self) -> None:
         status = self._popen.wait()

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("vmfsm.launch")
 
+LAST_BREATH = 0.25
+"""Seconds for a QEMU that a set-up hook has failed with to turn out to have ended."""
 LAST_WORDS = 0.5
 """Seconds for reading what a QEMU that has ended left in its sockets."""
 UNASKED_CLEANUP = 30.0
@@ -229,6 +231,11 @@ class Launch:
             await asyncio.wait(steps, timeout=remaining, return_when=asyncio.FIRST_COMPLETED)
         if set_up.done():
             error = set_up.result()
+            if self.process is not None and (isinstance(error, Exception) or self.process.ended):
+                # What the hook ran into may be the end of QEMU, whose sockets close before it has ended.
+                await asyncio.wait(
+                    {self.gone, self.asked}, timeout=LAST_BREATH, return_when=asyncio.FIRST_COMPLETED
+                )
             ended = self.gone.done() or self.asked.done() or self._no_spawn or self._deadline.expired
             if error is not None or ended:
                 self._failed = self._explain(error)

@@ -1,0 +1,90 @@
+"""Waiting for what happens elsewhere: conditions, and calls in other threads."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vmfsm import LaunchPlan, hookimpl
+
+LIMIT = 30.0
+"""Seconds that anything may take on a busy machine that is not itself about time."""
+
+
+def until(condition: Callable[[], object], limit: float = LIMIT) -> None:
+    """Wait for `condition` to hold."""
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.001)
+
+
+class InThread:
+    """A call in a thread of its own, begun at once."""
+
+    def __init__(self, function: Callable[..., object], *args: Any, **kw: Any) -> None:
+        self.error: BaseException | None = None
+        self.value: object = None
+        self.seconds = 0.0
+
+        def call() -> None:
+            begin = time.monotonic()
+            try:
+                self.value = function(*args, **kw)
+            except BaseException as error:  # noqa: BLE001 - for the test to look at
+                self.error = error
+            finally:
+                self.seconds = time.monotonic() - begin
+
+        self._thread = threading.Thread(target=call, daemon=True)
+        self._thread.start()
+
+    @property
+    def over(self) -> bool:
+        return not self._thread.is_alive()
+
+    def join(self, limit: float = LIMIT) -> "InThread":
+        self._thread.join(limit)
+        assert self.over, "it hangs"
+        return self
+
+    def result(self, limit: float = LIMIT) -> Any:
+        """What it returned; raises what it raised."""
+        self.join(limit)
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+def catches(pid: int, signal: int) -> bool:
+    """Whether a process has a handler for a signal by now (`proc(5)`, `SigCgt`)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    mask = int(status.partition("SigCgt:")[2].split(maxsplit=1)[0], 16)
+    return bool(mask >> (signal - 1) & 1)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process, other than as a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except OSError:
+        return False
+
+
+class Ready:
+    """The plugin for `fake_qemu.py`: the launch is over when that is ready."""
+
+    name = "ready"
+
+    @hookimpl
+    def pre_launch(self, plan: LaunchPlan) -> None:
+        self._ready, theirs = os.pipe()
+        plan.defer(lambda: os.close(self._ready))
+        plan.env["FAKE_READY_FD"] = str(plan.give(os.fdopen(theirs, "wb")))
+
+    @hookimpl
+    def post_launch(self) -> None:
+        if os.read(self._ready, 1) == b"":
+            raise EOFError("it ended before it was ready")

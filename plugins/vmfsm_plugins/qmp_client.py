@@ -1,0 +1,194 @@
+"""One connection to a monitor: `qemu.qmp`'s client, made fast, silent, and able to say how it ended."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from qemu.qmp import ConnectError, Message, QMPClient, Runstate
+from qemu.qmp.error import ProtocolError
+from qemu.qmp.message import DeserializationError, UnexpectedTypeError
+from qemu.qmp.qmp_client import GreetingError, NegotiationError, ServerParseError
+
+# qemu.qmp logs errors and warnings where all is well: late replies, a QEMU that went. What is worth saying is
+# in exceptions and records. In no tree of loggers, so that nobody's configuration gives it a voice.
+_SILENT = logging.Logger("qemu.qmp", logging.CRITICAL + 1)  # noqa: LOG001
+
+_EXCERPT = 120
+_LONGEST = 10 * 1024 * 1024
+"""Bytes of a message; as of libvirt."""
+
+
+class Loss(NamedTuple):
+    """How a connection ended."""
+
+    what: str
+    perhaps_exit: bool
+    """It is what the end of QEMU looks like from here."""
+
+
+class ConnectionLost(Exception):
+    """A connection that could not be made. Stays inside of the plugin."""
+
+    def __init__(self, loss: Loss) -> None:
+        super().__init__(loss.what)
+        self.loss = loss
+
+
+Reply = dict[str, Any]
+
+
+class Client(QMPClient):
+    """A connection. On the I/O thread only, for its whole life; it is connected once.
+
+    :param hear: called with every event and its JSON.
+    """
+
+    def __init__(self, hear: Callable[[dict[str, Any], bytes], object]) -> None:
+        super().__init__(readbuflen=_LONGEST)
+        self.logger = _SILENT
+        self.events.event_filter = lambda event: False  # else it would keep all of them, for ever
+        self.greeted_with: dict[str, Any] = {}
+        """The greeting, as it came."""
+        self.lost: asyncio.Future[Loss] = asyncio.get_running_loop().create_future()
+        """Done when the connection is over and nothing of it is left."""
+        self._hear = hear
+        self._replies: dict[int, asyncio.Future[Reply | Loss]] = {}
+        self._socket: socket.socket | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def open(self, connection: socket.socket) -> None:
+        """Wait for the greeting and negotiate; `lost` says when it is over.
+
+        :raises ConnectionLost: when the other end hangs up or does not speak QMP.
+        """
+        self._socket = connection
+        try:
+            await self.connect(connection)
+        except (ConnectError, AssertionError) as error:  # the latter where it ends in the very same moment
+            loss = _explain(error if self.runstate is Runstate.IDLE else await self._end())
+            self.lost.set_result(loss)
+            raise ConnectionLost(loss) from error
+        except BaseException:
+            connection.close()
+            self.lost.set_result(Loss("it was given up", perhaps_exit=False))
+            raise
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    async def ask(self, number: int, request: bytes) -> Reply | Loss:
+        """Send a command and wait for the reply with its number, or for the end of the connection."""
+        if self.runstate is not Runstate.RUNNING:
+            return await asyncio.shield(self.lost)
+        assert self._writer is not None
+        reply: asyncio.Future[Reply | Loss] = asyncio.get_running_loop().create_future()
+        self._replies[number] = reply
+        try:
+            self._writer.write(request)
+            return await reply
+        finally:
+            self._replies.pop(number, None)
+
+    def cut(self) -> None:
+        """End the connection now, whatever is still to be sent."""
+        # Never `disconnect` by itself: it waits for a QEMU that may be stopped to read what is queued.
+        assert self._socket is not None
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    async def close(self) -> None:
+        """End the connection, and return when nothing is left of it."""
+        self.cut()
+        await asyncio.wait({self.lost})
+
+    # -- qemu.qmp's hooks -----------------------------------------------------------------------------------
+
+    def _cb_outbound(self, msg: Message) -> Message:
+        return msg  # the base formats it for the log
+
+    def _cb_inbound(self, msg: Message) -> Message:
+        if not self.greeted_with:
+            self.greeted_with = dict(msg)
+        return msg
+
+    async def _on_message(self, msg: Message) -> None:
+        number = msg.get("id")
+        if type(number) is int:
+            _require_reply(msg)
+            reply = self._replies.pop(number, None)  # none: nobody waits for it any more
+            if reply is not None and not reply.done():
+                reply.set_result(dict(msg))
+            return
+        if "event" in msg:
+            event = dict(msg)
+            _require_event(event)
+            self._hear(event, bytes(msg))
+        await super()._on_message(msg)
+
+    # -- the end --------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        while self.runstate is Runstate.RUNNING:
+            await self.runstate_changed()
+        loss = _explain(await self._end())
+        self.lost.set_result(loss)
+        for reply in self._replies.values():
+            if not reply.done():
+                reply.set_result(loss)
+        self._replies.clear()
+
+    async def _end(self) -> BaseException | None:
+        """Let nothing be left of a connection that is over; why it is."""
+        self.cut()
+        try:
+            await self.disconnect()
+        except Exception as error:  # noqa: BLE001 - whatever ended it: it is explained, not handled
+            return error
+        return None
+
+
+def _require_event(message: dict[str, Any]) -> None:
+    if not isinstance(message["event"], str) or not isinstance(message.get("data", {}), dict):
+        raise ProtocolError(f"an event that is none: {_excerpt(message)}")
+
+
+def _require_reply(message: Message) -> None:
+    if "return" in message:
+        return
+    error = message.get("error")
+    if not isinstance(error, dict) or not all(isinstance(error.get(key), str) for key in ("class", "desc")):
+        raise ProtocolError(f"a reply that is none: {_excerpt(dict(message))}")
+
+
+def _explain(error: BaseException | None) -> Loss:
+    while isinstance(error, ConnectError | GreetingError | NegotiationError):
+        error = error.exc
+    match error:
+        case None:
+            return Loss("it was closed from this side", perhaps_exit=False)
+        case EOFError() | ConnectionError():
+            return Loss("QEMU closed it", perhaps_exit=True)
+        case DeserializationError() if not error.raw.endswith(b"\n"):
+            return Loss(
+                f"QEMU closed it in the middle of a message: {_excerpt(error.raw)}", perhaps_exit=True
+            )
+        case DeserializationError():
+            return Loss(f"QEMU sent what is not JSON: {_excerpt(error.raw)}", perhaps_exit=False)
+        case UnexpectedTypeError():
+            return Loss(f"QEMU sent what is no message: {_excerpt(error.value)}", perhaps_exit=False)
+        case ServerParseError():
+            return Loss(
+                f"QEMU could not read what it was sent: {_excerpt(dict(error.msg))}", perhaps_exit=False
+            )
+        case ProtocolError():
+            return Loss(f"QEMU sent {_excerpt(error.error_message)}", perhaps_exit=False)
+        case ValueError():  # of StreamReader.readline
+            return Loss(f"QEMU sent a message of more than {_LONGEST} bytes", perhaps_exit=False)
+        case _:
+            return Loss(f"{type(error).__name__}: {error}", perhaps_exit=False)
+
+
+def _excerpt(value: object) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}… ({len(text)} characters)"

@@ -1,0 +1,184 @@
+"""The last events of a launch, kept in order: marks into them, and waits for them."""
+
+import asyncio
+import collections
+import json
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from vmfsm import ConfigError
+
+SIZE = 10_000
+"""How many events are kept."""
+
+Event = dict[str, Any]
+Wanted = Sequence[tuple[str, Mapping[str, Any] | None]]
+
+
+class Mark:
+    """A point in the events of one launch. Opaque: for `since=` of the same monitor."""
+
+    __slots__ = ("_era", "_position")
+
+    def __init__(self, era: object, position: int) -> None:
+        self._era = era
+        self._position = position
+
+    def __repr__(self) -> str:
+        return f"<Mark after {self._position} events>"
+
+
+class EventRing:
+    """The last `SIZE` events of one launch after the other.
+
+    Written and waited on by the I/O thread; everything else may be called from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: collections.deque[_Entry] = collections.deque(maxlen=SIZE)
+        self._total = 0
+        self._era = object()
+        self._waits: list[_Wait] = []
+
+    def restart(self) -> None:
+        """Forget everything: a new launch begins, and marks of the last one are worth nothing."""
+        with self._lock:
+            self._entries.clear()
+            self._total = 0
+            self._era = object()
+
+    def add(self, event: Event, raw: bytes) -> None:
+        """Append an event, and wake who waits for it. `raw` is its JSON."""
+        entry = _Entry(event["event"], raw)
+        with self._lock:
+            self._entries.append(entry)
+            self._total += 1
+        for wait in self._waits:
+            if not wait.found.done() and _is_wanted(wait.wanted, entry.name, event):
+                wait.found.set_result(entry)
+
+    def mark(self) -> Mark:
+        return Mark(self._era, self._total)
+
+    def take(self, wanted: Wanted, since: object) -> Event | None:
+        """The first of the kept events that is wanted, if there is one; it is given then.
+
+        :raises ConfigError: for a mark that is none, that fell out, or is from another launch.
+        """
+        with self._lock:
+            for entry in self._after(since):
+                if entry.is_wanted(wanted):
+                    return entry.give()
+        return None
+
+    async def wait(self, wanted: Wanted, since: object) -> Event:
+        """The same, waiting for it."""
+        event = self.take(wanted, since)
+        if event is not None:
+            return event
+        wait = _Wait(wanted, asyncio.get_running_loop().create_future())
+        self._waits.append(wait)
+        try:
+            # Given only now: a wait that ends otherwise in this very moment leaves it for the next one.
+            return (await wait.found).give()
+        finally:
+            self._waits.remove(wait)
+
+    def take_all(self, since: object) -> list[Event]:
+        """All events since `since`; they are given then.
+
+        :raises ConfigError: as `take`.
+        """
+        with self._lock:
+            return [entry.give() for entry in self._after(since)]
+
+    def last(self, number: int) -> tuple[Event, ...]:
+        """The last events, without giving them."""
+        with self._lock:
+            entries = list(self._entries)[-number:]
+        return tuple(entry.parse() for entry in entries)
+
+    def _after(self, since: object) -> Iterator["_Entry"]:
+        if since is None:
+            return (entry for entry in self._entries if not entry.given)
+        if not isinstance(since, Mark):
+            raise ConfigError(f"since must be what mark() returned, or None, not {since!r}", field="since")
+        if since._era is not self._era:
+            raise ConfigError("since is a mark of another launch or machine", field="since")
+        first = self._total - len(self._entries)
+        if since._position < first:
+            raise ConfigError(
+                f"since is a mark after {since._position} events, of which the next "
+                f"{first - since._position} are not kept any more (the last {SIZE} are)",
+                field="since",
+            )
+        return (entry for at, entry in enumerate(self._entries, first) if at >= since._position)
+
+
+class _Entry:
+    # Kept as JSON: that takes a quarter of the memory, and whoever is given the event may change it.
+    __slots__ = ("given", "name", "raw")
+
+    def __init__(self, name: str, raw: bytes) -> None:
+        self.name = name
+        self.raw = raw
+        self.given = False
+
+    def parse(self) -> Event:
+        event: Event = json.loads(self.raw)
+        return event
+
+    def give(self) -> Event:
+        self.given = True
+        return self.parse()
+
+    def is_wanted(self, wanted: Wanted) -> bool:
+        return any(name == self.name for name, _ in wanted) and _is_wanted(wanted, self.name, self.parse())
+
+
+class _Wait:
+    __slots__ = ("found", "wanted")
+
+    def __init__(self, wanted: Wanted, found: "asyncio.Future[_Entry]") -> None:
+        self.wanted = wanted
+        self.found = found
+
+
+def check_wanted(events: object) -> Wanted:
+    """Check the argument of `wait_any`.
+
+    :raises ConfigError: naming what is wrong with it.
+    """
+    if isinstance(events, str | bytes | Mapping) or not isinstance(events, Iterable):
+        raise ConfigError(f"events must be a sequence of (name, match), not {events!r}", field="events")
+    wanted = [(event, None) if isinstance(event, str) else event for event in events]
+    if not wanted:
+        raise ConfigError("events is empty: there is nothing to wait for", field="events")
+    for event in wanted:
+        if not isinstance(event, tuple | list) or len(event) != 2:
+            raise ConfigError(f"events must hold pairs of name and match, not {event!r}", field="events")
+        name, match = event
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"the name of an event must be a str, not {name!r}", field="name")
+        if match is not None and not isinstance(match, Mapping):
+            raise ConfigError(f"match must be a mapping or None, not {match!r}", field="match")
+    return [(name, match) for name, match in wanted]
+
+
+def _is_wanted(wanted: Wanted, name: str, event: Event) -> bool:
+    return any(name == its_name and matches(event, match) for its_name, match in wanted)
+
+
+def matches(value: object, pattern: object) -> bool:
+    """Whether `value` has all that `pattern` has, recursively; `None` in the pattern is any value."""
+    if pattern is None:
+        return True
+    if isinstance(pattern, Mapping):
+        return isinstance(value, Mapping) and all(
+            key in value and matches(value[key], part) for key, part in pattern.items()
+        )
+    if isinstance(pattern, list | tuple):
+        return isinstance(value, list) and len(value) == len(pattern) and all(map(matches, value, pattern))
+    return value == pattern

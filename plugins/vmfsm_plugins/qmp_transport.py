@@ -1,0 +1,204 @@
+"""How the monitor's socket is made: a pair, or a listening socket at an address.
+
+A listening socket is made here and given to QEMU, so that it is there before QEMU is: connecting needs no
+second try, no port can be taken by somebody else meanwhile, and connecting again works as the first time.
+"""
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from typing import Protocol
+
+from vmfsm import LaunchPlan
+
+_LONGEST_PATH = 107
+"""Bytes of a path in Linux's `sockaddr_un` (unix(7)), without the NUL at its end."""
+
+Address = str | tuple[str, int] | None
+
+
+class Transport(Protocol):
+    """The sockets of one launch. On the I/O thread, but for `close`."""
+
+    @property
+    def address(self) -> Address: ...
+
+    async def prepare(self, plan: LaunchPlan) -> str:
+        """Make QEMU's socket and put it on the plan; the options of its character device.
+
+        :raises OSError: as the system says.
+        """
+
+    async def connect(self) -> socket.socket:
+        """A socket that is connected to the monitor.
+
+        :raises OSError: as the system says.
+        """
+
+    def close(self) -> None:
+        """Leave nothing behind of what was not handed out. From any thread."""
+
+
+def at(address: Address) -> Transport:
+    """The transport for an address, as in the plugin's options."""
+    if address is None:
+        return _Pair()
+    if isinstance(address, str):
+        return _UnixListener(address)
+    return _TCPListener(*address)
+
+
+class _Pair:
+    """A socket pair: no path, nobody else can connect, end of file at once when QEMU ends."""
+
+    address = None
+
+    def __init__(self) -> None:
+        self._ours: socket.socket | None = None
+
+    async def prepare(self, plan: LaunchPlan) -> str:
+        self._ours, theirs = socket.socketpair()
+        return f"fd={plan.give(theirs)}"
+
+    async def connect(self) -> socket.socket:
+        ours, self._ours = self._ours, None
+        if ours is None:
+            raise OSError(
+                errno.ENOTCONN, "a socket pair can't be connected again: give the monitor an address"
+            )
+        ours.setblocking(False)
+        return ours
+
+    def close(self) -> None:
+        ours, self._ours = self._ours, None
+        if ours is not None:
+            ours.close()
+
+
+def _listening(fd: int) -> str:
+    return f"fd={fd},server=on,wait=off"
+
+
+class _TCPListener:
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self._bound: tuple[socket.AddressFamily, tuple[object, ...]] | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self._host, self._port
+
+    async def prepare(self, plan: LaunchPlan) -> str:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            self._host or None, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, _, _, _, address = found[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(1)
+        except OSError as error:
+            listener.close()
+            raise OSError(error.errno, f"{error.strerror}: {self._host}:{self._port}") from error
+        self._bound = family, listener.getsockname()
+        self._port = listener.getsockname()[1]
+        return f"{_listening(plan.give(listener))},nodelay=on"
+
+    async def connect(self) -> socket.socket:
+        assert self._bound is not None
+        family, address = self._bound
+        return await _connect(family, address)
+
+    def close(self) -> None:
+        pass
+
+
+class _UnixListener:
+    def __init__(self, path: str) -> None:
+        self.address = path
+        self._path = os.path.abspath(path)
+        self._bound = False
+
+    async def prepare(self, plan: LaunchPlan) -> str:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            os.fchmod(
+                listener.fileno(), 0o600
+            )  # Linux makes the file with it (unix(7)): never open to others
+            self._bind(listener)
+            listener.listen(1)
+        except OSError as error:
+            listener.close()
+            self.close()
+            raise OSError(error.errno, f"{error.strerror}: {self._path}") from error
+        return _listening(plan.give(listener))
+
+    def _bind(self, listener: socket.socket) -> None:
+        with _short(self._path) as path:
+            try:
+                listener.bind(path)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                self._require_stale(path)
+                os.unlink(self._path)
+                listener.bind(path)
+        self._bound = True
+
+    def _require_stale(self, path: str) -> None:
+        """:raises OSError: unless there is the socket of a process that has ended."""
+        if not stat.S_ISSOCK(os.lstat(self._path).st_mode):
+            raise FileExistsError(errno.EEXIST, "there is something else than a socket")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                return
+            except OSError as error:  # it is not refused: somebody listens
+                raise OSError(errno.EADDRINUSE, "in use by a living process") from error
+        raise OSError(errno.EADDRINUSE, "in use by a living process")
+
+    async def connect(self) -> socket.socket:
+        with _short(self._path) as path:
+            return await _connect(socket.AF_UNIX, path)
+
+    def close(self) -> None:
+        if self._bound:
+            self._bound = False
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+
+
+@contextlib.contextmanager
+def _short(path: str) -> Iterator[str]:
+    """A name for `path` that fits into a socket address."""
+    if len(os.fsencode(path)) <= _LONGEST_PATH:
+        yield path
+        return
+    directory, name = os.path.split(path)
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+    try:
+        short = f"/proc/self/fd/{fd}/{name}"
+        if len(os.fsencode(short)) > _LONGEST_PATH:
+            raise OSError(errno.ENAMETOOLONG, "the file's name is too long for a socket")
+        yield short
+    finally:
+        os.close(fd)
+
+
+async def _connect(family: socket.AddressFamily, address: object) -> socket.socket:
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    connection.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(connection, address)  # type: ignore[arg-type]
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -1,0 +1,134 @@
+"""Records: what a launch leaves, in order, bounded in number and size, and readable."""
+
+import time
+
+import pytest
+
+from tests.conftest import MakeMachine
+from vmfsm import LaunchError, Machine, Record, format_timeline, hookimpl
+from vmfsm.timeline import Timeline
+
+
+def test_records_come_in_order_with_their_time() -> None:
+    timeline = Timeline()
+    begin = time.monotonic()
+    added = [timeline.add("count", {"number": number}, 10) for number in range(5)]
+    assert timeline.records() == tuple(added)
+    assert [record.data["number"] for record in added] == [0, 1, 2, 3, 4]
+    times = [record.at for record in added]
+    assert begin <= times[0]
+    assert times == sorted(times)
+    assert times[-1] <= time.monotonic()
+
+
+def test_bounded_in_number() -> None:
+    timeline = Timeline()
+    for number in range(10_000):
+        timeline.add("count", {"number": number}, 0)
+    records = timeline.records()
+    assert len(records) == 2_000
+    assert [record.data["number"] for record in records] == list(range(8_000, 10_000)), "the last ones"
+
+
+def test_bounded_in_bytes() -> None:
+    timeline = Timeline()
+    for number in range(100):
+        timeline.add("big", {"number": number}, 16 * 1024)
+    numbers = [record.data["number"] for record in timeline.records()]
+    assert numbers == list(range(84, 100)), "256 KiB of them"
+
+
+def test_the_last_one_is_kept_whatever_its_size() -> None:
+    timeline = Timeline()
+    timeline.add("small", {}, 1)
+    timeline.add("huge", {}, 1 << 30)
+    assert [record.kind for record in timeline.records()] == ["huge"]
+    timeline.add("small", {}, 1)
+    assert [record.kind for record in timeline.records()] == ["small"], "and makes way for the next"
+
+
+class Failing:
+    name = "failing"
+
+    @hookimpl
+    async def post_launch(self) -> None:
+        raise RuntimeError("\x1b[31mred")
+
+
+def test_a_launch_can_be_read_off_it(bare: MakeMachine) -> None:
+    machine = bare(Failing())
+    assert machine.timeline == ()
+    with pytest.raises(LaunchError):
+        machine.launch()
+    by_kind: dict[str, Record] = {}
+    for record in machine.timeline:
+        by_kind.setdefault(record.kind, record)
+    assert by_kind["transition"].data == {
+        "event": "launch",
+        "source": "configured",
+        "dest": "launching",
+        "reason": None,
+    }
+    assert by_kind["spawn"].data == {"command": machine.command}
+    assert by_kind["hook-begin"].data == {"hook": "post_launch", "plugin": "failing"}
+    assert by_kind["exit"].data == {"status": -9}
+    hook = by_kind["hook"].data
+    seconds = hook["seconds"]
+    assert hook == {
+        "hook": "post_launch",
+        "plugin": "failing",
+        "seconds": seconds,
+        "error": "RuntimeError: \\x1b[31mred",
+    }
+    assert isinstance(seconds, float)
+    assert 0 <= seconds < 30
+    transitions = [record for record in machine.timeline if record.kind == "transition"]
+    assert [(r.data["event"], r.data["reason"]) for r in transitions] == [
+        (transition.event.value, transition.reason.value if transition.reason else None)
+        for transition in machine.history
+    ]
+    times = [record.at for record in machine.timeline]
+    assert times == sorted(times)
+
+    lines = format_timeline(machine.timeline).splitlines()
+    assert len(lines) == len(machine.timeline)
+    assert lines[0].split() == ["0.0000", "transition", "configured", "->", "launching"]
+    assert lines[-1].split()[1:] == ["transition", "quitting", "->", "failed", "(hook-failed)"]
+    assert any("post_launch of failing" in line and "raised RuntimeError" in line for line in lines)
+    assert "\x1b" not in "".join(lines)
+
+
+def test_several_launches_are_on_one_timeline(bare: MakeMachine) -> None:
+    machine = bare()
+    for _ in range(2):
+        machine.launch()
+        machine.kill()
+    spawns = [record for record in machine.timeline if record.kind == "spawn"]
+    assert len(spawns) == 2
+
+
+class Recording:
+    name = "recording"
+
+    @hookimpl
+    async def post_launch(self, machine: Machine) -> None:
+        machine.record("mine", {"what": "\x1b[2Jnews"}, size=8)
+
+
+def test_a_plugin_adds_its_own(bare: MakeMachine) -> None:
+    machine = bare(Recording()).launch()
+    (record,) = (record for record in machine.timeline if record.kind == "mine")
+    assert record.data == {"what": "\x1b[2Jnews"}
+    assert r"what=\x1b[2Jnews" in format_timeline([record])
+
+
+def test_formatted_values_are_short_and_in_one_line() -> None:
+    text = format_timeline(
+        [Record("chunk", 100.0, {"text": "a\nb" * 1000, "number": 5}), Record("later", 101.5, {})]
+    )
+    first, second = text.splitlines()
+    assert first.startswith(r"   0.0000  chunk        text=a\nba\nb")
+    assert first.endswith("…  number=5")
+    assert len(first) < 150
+    assert second.split() == ["1.5000", "later"]
+    assert format_timeline([]) == ""

@@ -1,9 +1,14 @@
 """Records of everything that happens to a machine, on one monotonic clock."""
 
 import collections
+import json
+import re
+import shlex
 import time
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from .errors import printable
 
 _MOST_RECORDS = 2_000
 _MOST_BYTES = 256 * 1024
@@ -46,29 +51,129 @@ class Timeline:
         return tuple(self._records)
 
 
-def format_timeline(records: Iterable[Record]) -> str:
-    """The records as a table for people: a line each, with the time since the first and what it says."""
+_WIDTH = 80
+_MOST_LINES = 8
+_RED, _BOLD, _DIM, _PLAIN = "\x1b[31m", "\x1b[1m", "\x1b[2m", "\x1b[0m"
+_COLOURS = {"transition": _BOLD, "verdict": _RED, "dropped": _RED, "hook": _DIM, "spawn": _DIM}
+
+
+def format_timeline(records: Iterable[Record], *, colour: bool = False) -> str:
+    """The records as a table for people: when, how long it took, what it was, and what there is to say.
+
+    Times are in seconds since the first record; one that took a while stands where it was over. Where a
+    hook began is left out, unless it has not come to its end. Nothing in it, whatever a guest printed, moves
+    the cursor of a terminal.
+
+    :param colour: mark what matters with a terminal's colours (ANSI); for `sys.stdout.isatty()`, say.
+    """
+    shown = _without_begins_of_what_ended(records)
+    width = max((len(record.kind) for record in shown), default=0)
     lines = []
-    start: float | None = None
-    for kind, at, data in records:
-        start = at if start is None else start
-        lines.append(f"{at - start:9.4f}  {kind:<12} {_summary(kind, data)}")
+    for kind, at, data in shown:
+        first, *more = _summary(kind, data)
+        head = f"{at - shown[0].at:9.4f} s {_took(data):>10}  {printable(kind):<{width}}  "
+        entry = [(head + first).rstrip(), *(" " * len(head) + line for line in more)]
+        paint = (_RED if data.get("error") else _COLOURS.get(kind)) if colour else None
+        lines += [f"{paint}{line}{_PLAIN}" for line in entry] if paint else entry
     return "\n".join(lines)
 
 
-def _summary(kind: str, data: Mapping[str, object]) -> str:
-    if kind == "transition":
-        reason = f"  ({data['reason']})" if data["reason"] else ""
-        return f"{data['source']} -> {data['dest']}{reason}"
-    if kind == "hook":
-        seconds = data["seconds"]
-        assert isinstance(seconds, float)
-        failed = f"  raised {data['error']}" if data["error"] else ""
-        return f"{data['hook']} of {data['plugin']}  {seconds * 1000:.2f} ms{failed}"
-    return "  ".join(f"{name}={_short(value)}" for name, value in data.items())
+def _without_begins_of_what_ended(records: Iterable[Record]) -> list[Record]:
+    shown = []
+    ended = set()
+    for record in reversed(tuple(records)):
+        which = record.data.get("hook"), record.data.get("plugin")
+        if record.kind == "hook":
+            ended.add(which)
+        if record.kind == "hook-begin" and which in ended:
+            ended.remove(which)
+        else:
+            shown.append(record)
+    return shown[::-1]
 
 
-def _short(value: object, most: int = 100) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    text = ascii(text)[1:-1] if isinstance(value, str) else text
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _took(data: Mapping[str, object]) -> str:
+    seconds = data.get("seconds")
+    if not isinstance(seconds, float):
+        return ""
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
+
+
+def _summary(kind: str, data: Mapping[str, object]) -> list[str]:
+    """What a record says, in lines."""
+    try:
+        text = _WORDS[kind](data)
+    except (KeyError, TypeError):  # a plugin's own kind, or its own idea of one of these
+        text = _named(data)
+    lines = [_cut(line.rstrip()) for line in printable(text).expandtabs().split("\n")]
+    left_out = len(lines) - _MOST_LINES
+    return lines if left_out <= 1 else [*lines[:_MOST_LINES], f"({left_out} more lines)"]
+
+
+def _transition(data: Mapping[str, Any]) -> str:
+    reason = f" ({data['reason']})" if data["reason"] else ""
+    return f"{data['source']} -> {data['dest']}{reason}"
+
+
+def _hook(data: Mapping[str, Any]) -> str:
+    return f"{data['hook']} of {data['plugin']}" + (f": {data['error']}" if data.get("error") else "")
+
+
+def _spawn(data: Mapping[str, Any]) -> str:
+    lines = [""]
+    for word in re.split(" (?=-)", shlex.join(data["command"])):
+        if lines[-1] and len(lines[-1]) + len(word) >= _WIDTH:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return "\n".join(lines)
+
+
+def _exit(data: Mapping[str, Any]) -> str:
+    status = data["status"]
+    return f"QEMU died of signal {-status}" if (status or 0) < 0 else f"QEMU ended with status {status}"
+
+
+def _said(data: Mapping[str, Any]) -> str:
+    name = data.get("console", "console")
+    text: str = data["text"].strip("\r\n")
+    return text if name == "console" else f"{name}: {text}"
+
+
+def _command(data: Mapping[str, Any]) -> str:
+    names = ", ".join(data["arguments"])
+    return f"{data['command']} ({names})" if names else str(data["command"])
+
+
+def _reply(data: Mapping[str, Any]) -> str:
+    return f"{data['command']}: {data['error']}" if "error" in data else str(data["command"])
+
+
+def _event(data: Mapping[str, Any]) -> str:
+    return f"{data['event']}  {_named(data.get('data', {}))}"
+
+
+def _named(data: Mapping[str, object]) -> str:
+    return "  ".join(f"{name}={_value(value)}" for name, value in data.items() if name != "seconds")
+
+
+_WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "transition": _transition,
+    "hook-begin": _hook,
+    "hook": _hook,
+    "spawn": _spawn,
+    "exit": _exit,
+    "console": _said,
+    "output": _said,
+    "qmp-command": _command,
+    "qmp-reply": _reply,
+    "qmp-event": _event,
+}
+"""What there is to say about records of the kinds that names and values do not serve well."""
+
+
+def _value(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=repr, ensure_ascii=False)
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= 3 * _WIDTH else line[: 3 * _WIDTH - 3] + "..."

@@ -1,0 +1,86 @@
+"""Writes the generated parts of the documentation: what the table of the lifecycle says, for people.
+
+    python docs/generate.py            rewrites them
+    python docs/generate.py --check    only says whether they are up to date; status 1 where not
+
+A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`.
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from vmfsm import TABLE, State
+
+DOCS = Path(__file__).parent
+_PART = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def _mermaid(lines: list[str]) -> str:
+    return "\n".join(["```mermaid", *lines, "```"])
+
+
+def states() -> str:
+    """The states and what leads from one to another."""
+    lines = ["stateDiagram-v2", f"    [*] --> {TABLE[0].sources[0].value}"]
+    lines += [
+        f"    {source.value} --> {row.dest.value}: {row.event.value}"
+        for row in TABLE
+        for source in row.sources
+    ]
+    return _mermaid(lines)
+
+
+def table() -> str:
+    """The rows of the table."""
+    lines = ["| event | from | to | hook |", "| --- | --- | --- | --- |"]
+    for event, sources, dest, hook, runs in TABLE:
+        names = ", ".join(f"`{source.value}`" for source in sources)
+        lines.append(f"| `{event.value}` | {names} | `{dest.value}` | `{hook}`, {runs} it |")
+    return "\n".join(lines)
+
+
+def hooks() -> str:
+    """The life of a machine as a chain of its states (round) and its hooks (square)."""
+    after = {row.dest: row.hook for row in TABLE if row.hook_runs == "after"}
+
+    def end(state: State) -> str:
+        """What comes last in a state."""
+        return after.get(state, state.value)
+
+    nodes = [f"{state.value}([{state.value}])" for state in State]
+    arrows = [f"{state.value} --> {hook}" for state, hook in after.items()]
+    for event, sources, dest, hook, runs in TABLE:
+        arrows += [f"{end(source)} --> {hook}" for source in sources if runs == "before"]
+        starts = [hook] if runs == "before" else [end(source) for source in sources]
+        arrows += [f"{start} -- {event.value} --> {dest.value}" for start in starts]
+    return _mermaid(["flowchart TB", *(f"    {line}" for line in dict.fromkeys(nodes + arrows))])
+
+
+PARTS: dict[str, Callable[[], str]] = {"states": states, "table": table, "hooks": hooks}
+
+
+def generate(text: str) -> str:
+    """`text` with its generated parts made anew."""
+    return _PART.sub(lambda part: f"{part[1]}{PARTS[part[2]]()}\n{part[3]}", text)
+
+
+def main(*args: str) -> int:
+    """Rewrite, or with `--check` name, the pages whose generated parts are not up to date."""
+    if args not in {(), ("--check",)}:
+        sys.exit(f"usage: {sys.argv[0]} [--check]")
+    stale = 0
+    for page in sorted(DOCS.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        new = generate(text)
+        if new != text:
+            stale += 1
+            print(f"{page.relative_to(DOCS.parent)}: {'is not up to date' if args else 'rewritten'}")
+            if not args:
+                page.write_text(new, encoding="utf-8")
+    return 1 if args and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

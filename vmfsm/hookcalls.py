@@ -1,7 +1,9 @@
 """Calling the implementations of a hook: in order, each to its end, timed, blaming plugins by name."""
 
 import asyncio
+import functools
 import inspect
+import itertools
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -63,23 +65,37 @@ class HookCalls:
                 errors.append(self._plugin_error(implementation.plugin, hook, error))
         return errors
 
-    async def cleanups(self, registered: Iterable[tuple[str, Callable[[], object]]]) -> list[PluginError]:
+    async def cleanups(
+        self, registered: Iterable[tuple[str, Callable[[], object]]], deadline: Deadline
+    ) -> list[PluginError]:
         """Call the functions that plugins registered, last first; what they raised.
 
-        In a worker, where no signal handler's exception can keep one of them from being called.
+        Plain ones in a worker, where no signal handler's exception can keep one of them from being called.
         """
         errors: list[PluginError] = []
-        functions = list(registered)[::-1]
 
-        def call_all() -> None:
+        def failed(plugin: str, error: BaseException) -> None:
+            errors.append(self._plugin_error(plugin, "defer", error))
+
+        def call_all(functions: Iterable[tuple[str, Callable[[], object]]]) -> None:
             for plugin, function in functions:
                 try:
                     function()
                 except BaseException as error:  # noqa: BLE001 - the others still have to run
-                    errors.append(self._plugin_error(plugin, "defer", error))
+                    failed(plugin, error)
 
-        if functions:
-            await self._runner.start(call_all, in_worker=True).done
+        deadline = deadline.leaving(CLEANUP_GRACE)
+        latest_first = list(registered)[::-1]
+        for is_async, group in itertools.groupby(
+            latest_first, key=lambda item: inspect.iscoroutinefunction(item[1])
+        ):
+            if not is_async:
+                await self._runner.start(functools.partial(call_all, tuple(group)), in_worker=True).done
+                continue
+            for plugin, function in group:
+                error = await self._await(function(), deadline, f"a clean-up of plugin {plugin!r}")
+                if error is not None:
+                    failed(plugin, error)
         return errors
 
     async def settled(self) -> None:
@@ -103,7 +119,7 @@ class HookCalls:
         error: BaseException | None = None
         try:
             if implementation.is_async:
-                error = await self._call_async(implementation, values, deadline)
+                error = await self._await(implementation.function(*values), deadline, self.running)
             else:
                 job = self._runner.start(lambda: implementation.function(*values))
                 self._unfinished = job.done
@@ -120,31 +136,28 @@ class HookCalls:
             self._record("hook", data, 300)
         return error
 
-    async def _call_async(
-        self, implementation: Implementation, values: list[object], deadline: Deadline | None
-    ) -> BaseException | None:
-        coroutine = implementation.function(*values)
+    async def _await(self, coroutine: object, deadline: Deadline | None, what: str) -> BaseException | None:
+        """What a coroutine of a plugin raised. It is cancelled when it is late, or when the walk is."""
         assert inspect.iscoroutine(coroutine)
         task = asyncio.ensure_future(outcome(coroutine))
         try:
             while not task.done():
                 await asyncio.wait({task}, timeout=None if deadline is None else deadline.remaining())
                 if deadline is not None and deadline.expired and not task.done():
-                    return await self._give_up(task, deadline)
+                    await self._cancel(task)
+                    error = MachineTimeout(
+                        f"{self._name}: {what} was not over by the deadline", machine=self._name
+                    )
+                    error.operation, error.timeout = what, deadline.timeout
+                    return error
         except asyncio.CancelledError:
-            task.cancel()
-            await asyncio.wait({task}, timeout=CLEANUP_GRACE)
+            await self._cancel(task)
             raise
         return task.result()[0]
 
-    async def _give_up(self, task: "asyncio.Task[Any]", deadline: Deadline) -> MachineTimeout:
+    async def _cancel(self, task: "asyncio.Task[Any]") -> None:
         task.cancel()
         await asyncio.wait({task}, timeout=CLEANUP_GRACE)
-        error = MachineTimeout(
-            f"{self._name}: {self.running} was not over by the deadline", machine=self._name
-        )
-        error.operation, error.timeout = self.running or "", deadline.timeout
-        return error
 
     def _plugin_error(self, plugin: str, hook: str, error: BaseException) -> PluginError:
         plugin_error = PluginError(

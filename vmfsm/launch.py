@@ -347,7 +347,7 @@ class Launch:
         self.errors += await self._hooks.clean_up("post_shutdown", deadline)
         if self.plan is not None:
             self.plan.close_given()
-            self.errors += await self._hooks.cleanups(self.plan.cleanups)
+            self.errors += await self._hooks.cleanups(self.plan.cleanups, deadline)
         self._cleaned_up = True
         for timer in self._timers:
             timer.cancel()

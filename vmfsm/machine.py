@@ -488,6 +488,7 @@ class Machine:
                 state=self.state,
             )
             error.operation, error.timeout = operation, deadline.timeout
+            caller.leave(error)  # the walk goes on, with workers
             raise error from None
 
     def _hand_over(self, io: IOThread, caller: Caller, interrupt: BaseException) -> None:

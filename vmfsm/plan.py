@@ -74,8 +74,8 @@ class LaunchPlan:
     def defer(self, cleanup: Cleanup) -> None:
         """Register a clean-up: called once when the launch is over, however far it came.
 
-        After every `post_shutdown`, last registered first, in the thread that ends the machine; all are
-        called, whatever they raise.
+        After every `post_shutdown`, last registered first; all are called, whatever they raise. A plain
+        function is called in a worker thread, a coroutine function run on the I/O thread.
         """
         self.cleanups.append((self.contributor, cleanup))
 

@@ -1,13 +1,17 @@
 """Before a process exists: what only the system can say is checked, and the plan begun."""
 
+import functools
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
 
+from .caller import Job
 from .config import Config, refuse_daemonize
+from .iothread import IOThread
 from .plan import LaunchPlan
 from .process import find_binary
+from .workers import Workers
 
 
 def prepare(config: Config) -> LaunchPlan:
@@ -27,7 +31,7 @@ def prepare(config: Config) -> LaunchPlan:
     directory = tempfile.mkdtemp(prefix="vmfsm-", dir=base_dir)
     plan = LaunchPlan(list(config.wrapper), env, directory, config.log_dir)
     plan.contributor = "vmfsm"
-    plan.defer(lambda: shutil.rmtree(directory))
+    plan.defer(functools.partial(_remove, directory))
     return plan
 
 
@@ -39,6 +43,24 @@ def compose_command(config: Config, plan: LaunchPlan) -> tuple[str, ...]:
     refuse_daemonize(plan.args)
     display = () if config.display is None else ("-display", config.display)
     return (*plan.wrapper, config.binary, *display, *plan.args, *config.args)
+
+
+async def _remove(directory: str) -> None:
+    """Remove the private directory: here and now if it holds but a few files, as it mostly does."""
+    try:
+        names = os.listdir(directory)
+        if len(names) <= 16:
+            for name in names:
+                os.unlink(os.path.join(directory, name))
+            os.rmdir(directory)
+            return
+    except OSError:
+        pass  # it holds directories
+    job = Job(IOThread.get(), directory, functools.partial(shutil.rmtree, directory))
+    Workers.get().submit(job.run)
+    error = await job.done
+    if error is not None:
+        raise error
 
 
 def _environment(differences: Mapping[str, str | None]) -> dict[str, str]:

@@ -69,10 +69,14 @@ class Client(QMPClient):
             await self.connect(connection)
         except (ConnectError, AssertionError) as error:  # the latter where it ends in the very same moment
             loss = _explain(error if self.runstate is Runstate.IDLE else await self._end())
+            connection.close()  # where it had not come to be a transport's
             self.lost.set_result(loss)
             raise ConnectionLost(loss) from error
         except BaseException:
-            connection.close()
+            if self._writer is None:
+                connection.close()
+            else:
+                self._writer.transport.abort()
             self.lost.set_result(Loss("it was given up", perhaps_exit=False))
             raise
         self._watcher = asyncio.get_running_loop().create_task(self._watch())

@@ -19,10 +19,10 @@ Wanted = Sequence[tuple[str, Mapping[str, Any] | None]]
 class Mark:
     """A point in the events of one launch. Opaque: for `since=` of the same monitor."""
 
-    __slots__ = ("_era", "_position")
+    __slots__ = ("_position", "_ring")
 
-    def __init__(self, era: object, position: int) -> None:
-        self._era = era
+    def __init__(self, ring: "EventRing", position: int) -> None:
+        self._ring = ring
         self._position = position
 
     def __repr__(self) -> str:
@@ -30,7 +30,7 @@ class Mark:
 
 
 class EventRing:
-    """The last `SIZE` events of one launch after the other.
+    """The last `SIZE` events of one launch.
 
     Written and waited on by the I/O thread; everything else may be called from any thread.
     """
@@ -39,15 +39,7 @@ class EventRing:
         self._lock = threading.Lock()
         self._entries: collections.deque[_Entry] = collections.deque(maxlen=SIZE)
         self._total = 0
-        self._era = object()
         self._waits: list[_Wait] = []
-
-    def restart(self) -> None:
-        """Forget everything: a new launch begins, and marks of the last one are worth nothing."""
-        with self._lock:
-            self._entries.clear()
-            self._total = 0
-            self._era = object()
 
     def add(self, event: Event, raw: bytes) -> None:
         """Append an event, and wake who waits for it. `raw` is its JSON."""
@@ -60,7 +52,7 @@ class EventRing:
                 wait.found.set_result(entry)
 
     def mark(self) -> Mark:
-        return Mark(self._era, self._total)
+        return Mark(self, self._total)
 
     def take(self, wanted: Wanted, since: object) -> Event | None:
         """The first of the kept events that is wanted, if there is one; it is given then.
@@ -105,7 +97,7 @@ class EventRing:
             return (entry for entry in self._entries if not entry.given)
         if not isinstance(since, Mark):
             raise ConfigError(f"since must be what mark() returned, or None, not {since!r}", field="since")
-        if since._era is not self._era:
+        if since._ring is not self:
             raise ConfigError("since is a mark of another launch or machine", field="since")
         first = self._total - len(self._entries)
         if since._position < first:
@@ -165,6 +157,12 @@ def check_wanted(events: object) -> Wanted:
         if match is not None and not isinstance(match, Mapping):
             raise ConfigError(f"match must be a mapping or None, not {match!r}", field="match")
     return [(name, match) for name, match in wanted]
+
+
+def describe_wanted(wanted: Wanted) -> str:
+    """The wait, for messages."""
+    names = ", ".join(name for name, _ in wanted)
+    return f"wait_event({names!r})" if len(wanted) == 1 else f"wait_any({names!r})"
 
 
 def _is_wanted(wanted: Wanted, name: str, event: Event) -> bool:

@@ -43,7 +43,7 @@ class Transport(Protocol):
         """Leave nothing behind of what was not handed out. From any thread."""
 
 
-def at(address: Address) -> Transport:
+def make_transport(address: Address) -> Transport:
     """The transport for an address, as in the plugin's options."""
     if address is None:
         return _Pair()

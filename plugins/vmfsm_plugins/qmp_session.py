@@ -1,0 +1,201 @@
+"""The monitor of one launch: what happens to it on the I/O thread."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from vmfsm import ConfigError, Machine, TransitionError, Verdict
+
+from .qmp_client import Client, ConnectionLost, Loss, Reply
+from .qmp_errors import QMPCommandError, QMPConnectionError
+from .qmp_events import Event, EventRing
+from .qmp_request import Request, make_request
+from .qmp_run_state import after_event
+from .qmp_transport import Transport
+
+_LOGGER = logging.getLogger("vmfsm.qmp")
+
+_EXIT_GRACE = 1.0
+"""Seconds in which the end of QEMU follows the end of its monitor, if it does."""
+_LARGE_EVENT = 2_000
+"""Bytes of JSON; what is larger does not go into a record."""
+
+Subscriber = Callable[[Event], object]
+
+
+class Session:
+    """From before a launch to the next one. Made in any thread; coroutines are for the I/O thread only.
+
+    :param subscribers: who is told of events; one that raises is taken out.
+    """
+
+    def __init__(self, machine: Machine, transport: Transport, subscribers: list[Subscriber]) -> None:
+        self.transport = transport
+        self.ring = EventRing()
+        self.run_state: str | None = None
+        """QEMU's, as far as events have told it; `None` where no QEMU lives."""
+        self._machine = machine
+        self._subscribers = subscribers
+        self._client: Client | None = None
+        self._connecting = asyncio.Lock()
+        self._cause: str | None = None
+
+    def connected(self, call: str) -> Client:
+        """The last connection. From any thread.
+
+        :raises TransitionError: as long as there was none.
+        """
+        if self._client is None:
+            raise TransitionError(
+                f"{self._machine.name}: {call}: the monitor is not connected yet",
+                event=call,
+                machine=self._machine.name,
+                state=self._machine.state,
+            )
+        return self._client
+
+    # -- the connection -------------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Connect, negotiate, and learn the run state.
+
+        :raises QMPConnectionError: when that fails.
+        """
+        client = Client(self._hear)
+        try:
+            await client.open(await self.transport.connect())
+        except OSError as error:
+            raise self._no_connection(str(error)) from error
+        except ConnectionLost as lost:
+            raise await self._lost(lost.loss) from lost.__cause__
+        self._client = client
+        await self.execute(make_request("query-status"))
+
+    async def reconnect(self) -> None:
+        """Connect again; see `QMP.reconnect`."""
+        async with self._connecting:  # QEMU talks to one at a time
+            old = self.connected("reconnect")
+            if self.transport.address is None:
+                raise self._no_connection(
+                    "over a socket pair there can't be a second one; with options['qmp']['address'] there can"
+                )
+            await old.close()
+            await self.connect()
+
+    async def close(self) -> None:
+        """Let nothing be left of the connection."""
+        if self._client is not None:
+            await self._client.close()
+
+    async def _lost(self, loss: Loss) -> QMPConnectionError:
+        """The error for a lost connection, if QEMU lives on."""
+        if loss.perhaps_exit:
+            await asyncio.sleep(_EXIT_GRACE)  # if it is its end, this wait is ended for that reason meanwhile
+        may_help = "" if self.transport.address is None else "; reconnect() may help"
+        return self._no_connection(f"{loss.what}{may_help}")
+
+    def _no_connection(self, what: str) -> QMPConnectionError:
+        return QMPConnectionError(f"{self._machine.name}: no connection to the monitor: {what}")
+
+    # -- commands -------------------------------------------------------------------------------------------
+
+    async def execute(self, request: Request) -> Any:
+        """The value of the reply's `return`; see `QMP.execute`."""
+        reply = await self.execute_raw(request)
+        if "return" in reply:
+            return reply["return"]
+        kind, description = reply["error"]["class"], reply["error"]["desc"]
+        error = QMPCommandError(f"{self._machine.name}: {request.command}: {description} ({kind})")
+        error.error_class, error.description, error.command = kind, description, request.command
+        raise error
+
+    async def execute_raw(self, request: Request) -> Reply:
+        """The reply, without its id."""
+        reply = await self._exchange(request)
+        if isinstance(reply, Loss):
+            raise await self._lost(reply)
+        del reply["id"]
+        return reply
+
+    async def execute_oob(self, request: Request) -> Any:
+        """See `QMP.execute_oob`."""
+        if "oob" not in self.connected(request.operation).greeted_with["QMP"]["capabilities"]:
+            raise ConfigError(
+                f"{self._machine.name}: this monitor executes no commands out of band", field="command"
+            )
+        return await self.execute(request)
+
+    async def _exchange(self, request: Request) -> Reply | Loss:
+        client = self.connected(request.operation)
+        number, command, data, arguments = request
+        record = self._machine.record
+        record("qmp-command", {"command": command, "id": number, "arguments": arguments})
+        began = time.monotonic()
+        reply = await client.ask(number, data)
+        seconds = time.monotonic() - began
+        if isinstance(reply, Loss):
+            error = f"no connection: {reply.what}"
+        elif "return" in reply:
+            if command == "query-status":
+                self.run_state = reply["return"]["status"]
+            record("qmp-reply", {"command": command, "id": number, "seconds": seconds})
+            return reply
+        else:
+            error = reply["error"]["desc"]
+        data_with_error = {"command": command, "id": number, "seconds": seconds, "error": error[:200]}
+        record("qmp-reply", data_with_error, size=400)
+        return reply
+
+    # -- events ---------------------------------------------------------------------------------------------
+
+    def _hear(self, event: Event, raw: bytes) -> None:
+        name = event["event"]
+        self.run_state = after_event(event, self.run_state)
+        if name == "SHUTDOWN":
+            self._cause = event.get("data", {}).get("reason")
+        self.ring.add(event, raw)
+        for subscriber in tuple(self._subscribers):
+            self._tell(subscriber, json.loads(raw))
+        large = len(raw) > _LARGE_EVENT
+        data = {"event": name, "timestamp": event.get("timestamp"), "bytes": len(raw)} if large else event
+        self._machine.record("qmp-event", data, size=400 if large else 200 + 4 * len(raw))
+        if name == "GUEST_PANICKED":
+            self._machine.report(Verdict("guest-panicked", "qmp", event))
+
+    def _tell(self, subscriber: Subscriber, event: Event) -> None:
+        try:
+            subscriber(event)
+        except BaseException:  # whatever it is: nobody else may miss an event for it
+            _LOGGER.exception("%s: a subscriber raised and is not called again", self._machine.name)
+            if subscriber in self._subscribers:
+                self._subscribers.remove(subscriber)
+
+    # -- the end of QEMU ------------------------------------------------------------------------------------
+
+    async def quit(self) -> None:
+        """Ask QEMU to go; back when it has agreed or is going.
+
+        :raises QMPConnectionError: when it could not be asked.
+        """
+        client = self.connected("quit")
+        if client.lost.done():
+            await self.reconnect()
+        reply = await self._exchange(make_request("quit"))
+        if isinstance(reply, Loss) and not reply.perhaps_exit:
+            raise self._no_connection(reply.what)
+
+    async def press_power_button(self) -> None:
+        """Ask the guest to go, by ACPI."""
+        await self.execute(make_request("system_powerdown"))
+
+    async def last_words(self) -> str | None:
+        """QEMU has ended: read what it left in the socket; why it ended, where it said so."""
+        try:
+            if self._client is not None:
+                await asyncio.wait({self._client.lost})
+            return self._cause
+        finally:
+            self.run_state = None

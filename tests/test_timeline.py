@@ -91,9 +91,8 @@ def test_a_launch_can_be_read_off_it(bare: MakeMachine) -> None:
     assert times == sorted(times)
 
     lines = format_timeline(machine.timeline).splitlines()
-    assert len(lines) == len(machine.timeline)
-    assert lines[0].split() == ["0.0000", "transition", "configured", "->", "launching"]
-    assert lines[-1].split()[1:] == ["transition", "quitting", "->", "failed", "(hook-failed)"]
+    assert lines[0].split() == ["0.0000", "s", "transition", "configured", "->", "launching"]
+    assert lines[-1].split()[2:] == ["transition", "quitting", "->", "failed", "(hook-failed)"]
     assert any("post_launch of failing" in line and "raised RuntimeError" in line for line in lines)
     assert "\x1b" not in "".join(lines)
 
@@ -127,8 +126,59 @@ def test_formatted_values_are_short_and_in_one_line() -> None:
         [Record("chunk", 100.0, {"text": "a\nb" * 1000, "number": 5}), Record("later", 101.5, {})]
     )
     first, second = text.splitlines()
-    assert first.startswith(r"   0.0000  chunk        text=a\nba\nb")
-    assert first.endswith("…  number=5")
+    assert first.startswith(r"   0.0000 s             chunk  text=a\nba\nb")
+    assert first.endswith("...  number=5")
     assert len(first) < 150
-    assert second.split() == ["1.5000", "later"]
+    assert second.split() == ["1.5000", "s", "later"]
     assert format_timeline([]) == ""
+
+
+def test_formatted_text_stands_in_a_column() -> None:
+    said = "\r\nLinux\x1b[2J version 6\r\n\tok\r\n"
+    records = [
+        Record("console", 5.0, {"console": "console", "text": said}),
+        Record("console", 5.0, {"console": "hvc0", "text": "\n".join(map(str, range(100)))}),
+    ]
+    lines = format_timeline(records).splitlines()
+    margin = " " * lines[0].index("Linux")
+    assert lines[0].endswith(r"Linux\x1b[2J version 6")
+    assert lines[1] == margin + "        ok"
+    assert lines[2].endswith("hvc0: 0")
+    assert lines[-1] == margin + "(92 more lines)"
+
+
+def test_formatted_begins_are_of_what_has_not_ended() -> None:
+    names = {"hook": "pre_launch", "plugin": "mine"}
+    begin = Record("hook-begin", 1.0, names)
+    end = Record("hook", 2.5, {**names, "seconds": 1.5, "error": None})
+    text = format_timeline([begin, end, begin])
+    assert [line.split() for line in text.splitlines()] == [
+        ["0.0000", "s", "1.50", "s", "hook", "pre_launch", "of", "mine"],
+        ["-1.5000", "s", "hook-begin", "pre_launch", "of", "mine"],
+    ]
+
+
+def test_formatted_in_colours_only_where_asked() -> None:
+    failed = Record("hook", 0.0, {"hook": "post_launch", "plugin": "p", "seconds": 0.1, "error": "Oops: x"})
+    assert "\x1b" not in format_timeline([failed])
+    assert format_timeline([failed], colour=True) == f"\x1b[31m{format_timeline([failed])}\x1b[0m"
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "says"),
+    [
+        (
+            "qmp-command",
+            {"command": "device_add", "id": 1, "arguments": ("driver", "id")},
+            "device_add (driver, id)",
+        ),
+        ("qmp-reply", {"command": "quit", "id": 1, "seconds": 0.5, "error": "no"}, "quit: no"),
+        ("qmp-event", {"event": "STOP", "timestamp": {"seconds": 1}}, "STOP"),
+        ("exit", {"status": -9}, "QEMU died of SIGKILL"),
+        ("exit", {"status": None}, "QEMU ended, with a status that could not be had"),
+        ("hook", {"mine": [1, None]}, "mine=[1, null]"),
+        ("spawn", {"command": ("a b", "-c", "d")}, "'a b' -c d"),
+    ],
+)
+def test_formatted_kinds(kind: str, data: dict[str, object], says: str) -> None:
+    assert format_timeline([Record(kind, 0.0, data)]).endswith(f"{kind}  {says}")

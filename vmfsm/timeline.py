@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from .errors import printable
+from .reports import describe_exit
 
 _MOST_RECORDS = 2_000
 _MOST_BYTES = 256 * 1024
@@ -105,7 +106,7 @@ def _summary(kind: str, data: Mapping[str, object]) -> list[str]:
         text = _WORDS[kind](data)
     except (KeyError, TypeError):  # a plugin's own kind, or its own idea of one of these
         text = _named(data)
-    lines = [_cut(line.rstrip()) for line in printable(text).expandtabs().split("\n")]
+    lines = [_cut(line.rstrip(), 3 * _WIDTH) for line in printable(text).expandtabs().split("\n")]
     left_out = len(lines) - _MOST_LINES
     return lines if left_out <= 1 else [*lines[:_MOST_LINES], f"({left_out} more lines)"]
 
@@ -116,7 +117,7 @@ def _transition(data: Mapping[str, Any]) -> str:
 
 
 def _hook(data: Mapping[str, Any]) -> str:
-    return f"{data['hook']} of {data['plugin']}" + (f": {data['error']}" if data.get("error") else "")
+    return f"{data['hook']} of {data['plugin']}" + (f" raised {data['error']}" if data.get("error") else "")
 
 
 def _spawn(data: Mapping[str, Any]) -> str:
@@ -129,8 +130,7 @@ def _spawn(data: Mapping[str, Any]) -> str:
 
 
 def _exit(data: Mapping[str, Any]) -> str:
-    status = data["status"]
-    return f"QEMU died of signal {-status}" if (status or 0) < 0 else f"QEMU ended with status {status}"
+    return describe_exit(data["status"])
 
 
 def _said(data: Mapping[str, Any]) -> str:
@@ -172,8 +172,9 @@ _WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 def _value(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=repr, ensure_ascii=False)
+    text = value if isinstance(value, str) else json.dumps(value, default=repr, ensure_ascii=False)
+    return _cut(text.replace("\n", "\\n"), _WIDTH)
 
 
-def _cut(line: str) -> str:
-    return line if len(line) <= 3 * _WIDTH else line[: 3 * _WIDTH - 3] + "..."
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."

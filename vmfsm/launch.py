@@ -375,7 +375,7 @@ class Launch:
         if signal.SIGKILL in self._signals:
             await asyncio.wait({self.gone}, timeout=REAP)
         else:
-            self._forced |= await stop(
+            forced = await stop(
                 gone=self.gone,
                 cleaning=cleaning,
                 deadline=deadline,
@@ -383,6 +383,7 @@ class Launch:
                 force=self.force,
                 record=self._record,
             )
+            self._forced = self._forced or forced  # read now: the deadline may have been over meanwhile
         if not self._exited_already:
             _LOGGER.error(
                 "%s: QEMU (pid %d) has not ended after SIGKILL: stuck in the kernel", self.name, process.pid

@@ -296,7 +296,8 @@ class Machine:
                 raise
             error.add_note(f"and with machine {self.name}: {describe(trouble)}")
             for note in getattr(trouble, "__notes__", ()):
-                error.add_note(note)
+                if note not in error.__notes__:  # both may show what was seen last
+                    error.add_note(note)
 
     # -- for plugins ----------------------------------------------------------------------------------------
 

@@ -7,12 +7,14 @@ import types
 import typing
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib import metadata
 
 import pluggy
 
 from . import hooks
 from .errors import ConfigError, PluginLoadError, describe
+
+if typing.TYPE_CHECKING:
+    from importlib import metadata
 
 GROUP = "vmfsm.plugins"
 AUTOLOAD_VARIABLE = "VMFSM_PLUGIN_AUTOLOAD"
@@ -94,11 +96,13 @@ def load(
 
 
 @functools.cache
-def _scan() -> tuple[metadata.EntryPoint, ...]:
+def _scan() -> "tuple[metadata.EntryPoint, ...]":
+    from importlib import metadata  # takes longer to import than all of vmfsm
+
     return tuple(sorted(metadata.entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)))
 
 
-def installed() -> dict[str, metadata.EntryPoint]:
+def installed() -> "dict[str, metadata.EntryPoint]":
     """The entry points that count, by name. `VMFSM_PLUGIN_AUTOLOAD=0` leaves those of vmfsm itself.
 
     :raises PluginLoadError: where two distributions offer the same name.
@@ -116,11 +120,11 @@ def installed() -> dict[str, metadata.EntryPoint]:
     return found
 
 
-def _distribution(entry: metadata.EntryPoint) -> str | None:
+def _distribution(entry: "metadata.EntryPoint") -> str | None:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else None
 
 
-def _load_error(entry: metadata.EntryPoint, message: str) -> PluginLoadError:
+def _load_error(entry: "metadata.EntryPoint", message: str) -> PluginLoadError:
     error = PluginLoadError(
         f"{message} (entry point '{entry.name} = {entry.value}' of {_distribution(entry)})"
     )
@@ -129,7 +133,7 @@ def _load_error(entry: metadata.EntryPoint, message: str) -> PluginLoadError:
     return error
 
 
-def _load_entry_point(entry: metadata.EntryPoint) -> type:
+def _load_entry_point(entry: "metadata.EntryPoint") -> type:
     try:
         loaded = entry.load()
     except Exception as error:

@@ -1,0 +1,272 @@
+"""What the documentation says is true: its examples run, and it leaves nothing out.
+
+A Python block that imports vmfsm is run as it is, any other one after `PREAMBLE`, each by an interpreter of
+its own. A comment before a block says what else it is; a block of another language without one is an error:
+
+    <!-- the same as FILE -->                           the text of that file
+    <!-- file: NAME -->                                 a file of the example plugin
+    <!-- with the plugin above installed -->            run where these files are an installed distribution
+    <!-- the end of what the block above prints -->     that block fails, with this
+"""
+
+import importlib.util
+import inspect
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import vmfsm
+from tests.waiting import LIMIT
+from vmfsm import errors, hooks
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PREAMBLE = "import json\nfrom vmfsm import *\nfrom vmfsm.testing import GUEST_ARGS\n\n"
+
+SAME = "the same as "
+FILE = "file: "
+INSTALLED = "with the plugin above installed"
+PRINTED = "the end of what the block above prints"
+
+
+class Block(NamedTuple):
+    page: Path
+    line: int
+    comment: str
+    language: str
+    text: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def blocks_of(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    for found in re.finditer(
+        r"(?:^<!-- ([^\n]*) -->\n)?^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL
+    ):
+        line = text.count("\n", 0, found.start(2)) + 1
+        yield Block(page, line, found[1] or "", found[2], found[3])
+
+
+BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+PYTHON = [block for block in BLOCKS if block.language == "python"]
+TO_RUN = [block for block in PYTHON if not block.comment]
+
+
+def run(block: Block, directory: Path, *path: Path) -> subprocess.CompletedProcess[str]:
+    is_whole = re.search(r"^(from|import) vmfsm\b", block.text, re.MULTILINE)
+    script = directory / "example.py"
+    script.write_text(block.text if is_whole else PREAMBLE + block.text, encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, script],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*path, *sys.path]))},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=3 * LIMIT,
+    )
+
+
+def after(block: Block) -> Block | None:
+    following = BLOCKS[BLOCKS.index(block) + 1 :]
+    return following[0] if following and following[0].page == block.page else None
+
+
+# -- examples -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", TO_RUN, ids=[block.id for block in TO_RUN])
+def test_example(block: Block, qemu: str, tmp_path: Path) -> None:
+    result = run(block, tmp_path)
+    output = after(block)
+    if output is not None and output.comment == PRINTED:
+        assert result.returncode == 1
+        assert result.stderr.endswith(output.text), result.stderr
+    else:
+        assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_the_example_plugin(qemu: str, tmp_path: Path) -> None:
+    files = {
+        block.comment.removeprefix(FILE): block.text for block in BLOCKS if block.comment.startswith(FILE)
+    }
+    project = tomllib.loads(files.pop("pyproject.toml"))["project"]
+    site = tmp_path / "site"
+    site.mkdir()
+    for name, text in files.items():
+        (site / name).write_text(text, encoding="utf-8")
+    info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Name: {project['name']}\nVersion: {project['version']}\n")
+    (info / "entry_points.txt").write_text(
+        "".join(
+            f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in entries.items())
+            for group, entries in project["entry-points"].items()
+        )
+    )
+    blocks = [block for block in PYTHON if block.comment == INSTALLED]
+    assert blocks
+    for block in blocks:
+        result = run(block, tmp_path, site)
+        assert (result.returncode, result.stderr) == (0, ""), block.id
+
+
+def test_first_test(qemu: str, tmp_path: Path) -> None:
+    shown = [block for block in PYTHON if block.comment.startswith(SAME)]
+    for block in shown:
+        file = ROOT / block.comment.removeprefix(SAME)
+        assert block.text == file.read_text(encoding="utf-8"), f"{block.id} is not {file.relative_to(ROOT)}"
+        result = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, file],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=3 * LIMIT,
+        )
+        assert result.returncode == 0, result.stdout
+        assert re.search(r"^3 passed", result.stdout, re.MULTILINE), result.stdout
+    assert [block.page.name for block in shown] == ["README.md"]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=[block.id for block in BLOCKS])
+def test_no_block_is_only_shown(block: Block) -> None:
+    if block.language == "python":
+        assert not block.comment or block.comment == INSTALLED or block.comment.startswith((SAME, FILE))
+        compile(block.text, block.id, "exec")
+    elif block.language == "mermaid":
+        assert block.comment.startswith("generated: ")
+    else:
+        assert block.comment == PRINTED or block.comment.startswith(FILE)
+
+
+# -- nothing is left out ------------------------------------------------------------------------------------
+
+
+def text_of(*names: str) -> str:
+    return "\n".join((DOCS / name).read_text(encoding="utf-8") for name in names)
+
+
+def is_mentioned(name: str) -> bool:
+    """Whether it is somewhere between backquotes."""
+    everything = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    return re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", everything) is not None
+
+
+def exception_names() -> set[str]:
+    return {
+        name
+        for name, value in vars(errors).items()
+        if inspect.isclass(value) and issubclass(value, errors.VMError)
+    }
+
+
+@pytest.mark.parametrize("hook", sorted(hooks.ALL_HOOKS))
+def test_each_hook_has_a_heading_with_its_signature(hook: str) -> None:
+    names = ", ".join(inspect.signature(getattr(hooks, hook)).parameters)
+    assert f"\n### `{hook}({names})`\n" in text_of("hooks.md")
+
+
+@pytest.mark.parametrize("name", vmfsm.__all__)
+def test_each_public_name_is_mentioned(name: str) -> None:
+    assert is_mentioned(name)
+
+
+@pytest.mark.parametrize("name", sorted({*exception_names(), "QMPCommandError", "QMPConnectionError"}))
+def test_each_exception_is_in_the_tree(name: str) -> None:
+    assert re.search(rf"^\| .*`{name}` \|", text_of("errors.md"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("reason", list(vmfsm.Reason))
+def test_each_reason_is_in_the_table_of_endings(reason: vmfsm.Reason) -> None:
+    assert f"| `{reason.name}` |" in text_of("endings.md")
+
+
+@pytest.mark.parametrize("state", list(vmfsm.State))
+def test_each_state_has_its_promise(state: vmfsm.State) -> None:
+    assert re.search(rf"^\| .*`{state.value}`.* \| ", text_of("lifecycle.md"), re.MULTILINE)
+
+
+def members(cls: type) -> list[str]:
+    return [name for name in vars(cls) if not name.startswith("_")]
+
+
+@pytest.mark.parametrize("name", members(vmfsm.Machine))
+def test_each_member_of_a_machine_is_mentioned(name: str) -> None:
+    assert is_mentioned(name)
+
+
+def record_kinds() -> set[str]:
+    """The kinds of all records that the code makes, as far as they are written in place."""
+    kinds: set[str] = set()
+    for path in (*ROOT.glob("vmfsm/**/*.py"), *ROOT.glob("plugins/**/*.py")):
+        source = path.read_text(encoding="utf-8")
+        kinds |= set(re.findall(r'\b_?record[(,]\s*"([\w-]+)"', source))
+        kinds |= set(re.findall(r'\bRecord\("([\w-]+)"', source))
+    return kinds
+
+
+def test_each_kind_of_record_is_listed() -> None:
+    kinds = record_kinds()
+    assert {"transition", "hook", "dropped", "console", "output", "qmp-command", "log-file"} <= kinds
+    listed = re.findall(r"^\| `([\w-]+)` \|", text_of("timeline.md"), re.MULTILINE)
+    assert sorted(listed) == sorted(kinds)
+
+
+# -- links and generated parts ------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name) if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def test_each_page_is_in_the_index() -> None:
+    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", text_of("index.md")))
+    assert linked == {page.name for page in DOCS.glob("*.md")} - {"index.md"}
+
+
+def test_generated_parts_are_up_to_date() -> None:
+    result = subprocess.run(
+        [sys.executable, DOCS / "generate.py", "--check"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert (result.returncode, result.stdout) == (0, "")
+
+
+def test_a_stale_part_is_found() -> None:
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    for page in DOCS.glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        stale = re.sub(r"(<!-- generated: .*? -->\n).*?(?=<!-- end)", r"\1old\n", text, flags=re.DOTALL)
+        assert generate.generate(stale) == text
+    parts = re.findall(r"<!-- generated: ([\w-]+) -->", text_of("lifecycle.md", "hooks.md"))
+    assert sorted(parts) == sorted(generate.PARTS)

@@ -1,9 +1,7 @@
 """Records of everything that happens to a machine, on one monotonic clock."""
 
 import collections
-import json
 import re
-import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -121,6 +119,8 @@ def _hook(data: Mapping[str, Any]) -> str:
 
 
 def _spawn(data: Mapping[str, Any]) -> str:
+    import shlex
+
     lines = [""]
     for word in re.split(" (?=-)", shlex.join(data["command"])):
         if lines[-1] and len(lines[-1]) + len(word) >= _WIDTH:
@@ -172,6 +172,8 @@ _WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 def _value(value: object) -> str:
+    import json
+
     text = value if isinstance(value, str) else json.dumps(value, default=repr, ensure_ascii=False)
     return _cut(text.replace("\n", "\\n"), _WIDTH)
 

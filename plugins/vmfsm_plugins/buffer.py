@@ -67,7 +67,7 @@ class View:
     def at_char(self, char: int) -> Position:
         """The position after `char` characters: of the first byte that completes them."""
         for chunk in self._chunks:
-            if char < chunk.end.char:
+            if char <= chunk.end.char:
                 chars = max(0, char - chunk.start.char)
                 offset = chars
                 if not chunk.is_plain:
@@ -131,7 +131,7 @@ class Buffer:
     def append(self, data: bytes) -> str:
         """Add what came; the characters that it completed."""
         state = self._decoder.getstate()
-        text = self._decoder.decode(data)
+        text = _decode(self._decoder, data)
         chunks = self._chunks
         if chunks and len(chunks[-1].data) + len(data) <= _SMALL:
             last = chunks[-1]
@@ -148,7 +148,7 @@ class Buffer:
 
     def finish(self) -> str:
         """The stream has ended: what is left of an unfinished character."""
-        text = self._decoder.decode(b"", final=True)
+        text = _decode(self._decoder, b"", final=True)
         if text and self._chunks:
             last = self._chunks[-1]
             self._chunks[-1] = last._replace(text=last.text + text)
@@ -165,4 +165,14 @@ class Buffer:
             return len(chunk.text)
         decoder = self._decoder_class(self._errors)
         decoder.setstate(chunk.state)
-        return len(decoder.decode(chunk.data[:length]))
+        return len(_decode(decoder, chunk.data[:length]))
+
+
+def _decode(decoder: codecs.IncrementalDecoder, data: bytes, *, final: bool = False) -> str:
+    try:
+        return decoder.decode(data, final)
+    except (
+        UnicodeError
+    ):  # some refuse, whatever they are told to do about errors: UTF-16 without its mark, say
+        decoder.reset()
+        return "\ufffd"

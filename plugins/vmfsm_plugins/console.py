@@ -7,7 +7,7 @@ import socket as sockets
 import time
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import IO, NoReturn
+from typing import IO, Any, NoReturn
 
 from vmfsm import (
     ConfigError,
@@ -21,6 +21,7 @@ from vmfsm import (
 )
 
 from .buffer import BEGINNING, Position
+from .console_bridge import as_file
 from .console_expect import Expected, Pattern, Search
 from .console_options import DEFAULT_BUFFER, Options, arguments, check
 from .console_stream import Progress, Stream
@@ -190,19 +191,19 @@ class Console:
         stream.loop.call_soon_threadsafe(stream.bridge, ours)
         return theirs
 
-    def file(self, mode: str = "r") -> IO[str] | IO[bytes]:
+    def file(self, mode: str = "r") -> IO[Any]:
         """A file over `socket`: "r", "w", "rw", each with "b" for bytes. The caller closes it.
+
+        Text is in the console's encoding, with line ends as text files have them, and is sent line by line.
 
         :raises ConfigError: for other modes.
         :raises TransitionError: when the machine was never launched.
         """
         plain = mode.replace("t", "").replace("r+", "rw").replace("w+", "rw")
-        if not plain or set(plain) - set("rwb"):
+        if set(plain) - {"b"} not in ({"r"}, {"w"}, {"r", "w"}):
             raise ConfigError(f"not a mode for a console: {mode!r}", field="mode")
         with self.socket() as end:
-            if "b" in plain:
-                return end.makefile(plain)  # type: ignore[call-overload,no-any-return]  # modes are literals there
-            return end.makefile(plain, encoding=self._options.encoding, errors="replace")  # type: ignore[call-overload,no-any-return]
+            return as_file(end, plain, self._options.encoding)
 
     # -- for the twins --------------------------------------------------------------------------------------
 
@@ -269,7 +270,7 @@ class Console:
                 await self._closed()
             now = time.monotonic()
             again = now + _SEARCH_SHARE * (now - begin)
-            much = min(seen - stream.cursor.byte, stream.buffer.limit) // 2
+            much = min(stream.cursor.unread, stream.buffer.limit) // 2
             if stream.buffer.end.byte == seen and not stream.ended:
                 await stream.news.wait()
             while not stream.ended and stream.buffer.end.byte - seen < much:

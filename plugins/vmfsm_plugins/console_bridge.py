@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import io
 import select
 import socket
 from collections.abc import Awaitable, Callable
+from typing import IO, Any, cast
 
 from .buffer import View
 from .drain import MOST, News
@@ -76,3 +78,55 @@ class Bridge:
         poll = select.poll()
         poll.register(self._end, 0)
         return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))
+
+
+def as_file(end: socket.socket, mode: str, encoding: str) -> IO[Any]:
+    """A file over a socket, which may be closed then."""
+    if "b" in mode:
+        return cast("IO[Any]", end.makefile(mode))  # type: ignore[call-overload]  # it wants literals
+    reader = end.makefile("r", encoding=encoding, errors="replace") if "r" in mode else None
+    writer = end.makefile("w", encoding=encoding, errors="replace") if "w" in mode else None
+    if writer is not None:
+        writer.reconfigure(line_buffering=True)
+    if reader is not None and writer is not None:
+        return cast("IO[Any]", _TextPair(reader, writer))
+    return cast("IO[Any]", reader or writer)
+
+
+class _TextPair(io.TextIOBase):
+    """A text file for both directions: Python's own forgets what it has read ahead when it writes."""
+
+    def __init__(self, reader: io.TextIOWrapper, writer: io.TextIOWrapper) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._reader.fileno()
+
+    def read(self, size: int | None = -1, /) -> str:
+        return self._reader.read(size)
+
+    def readline(self, size: int = -1, /) -> str:  # type: ignore[override]  # as text files do
+        return self._reader.readline(size)
+
+    def write(self, text: str, /) -> int:
+        return self._writer.write(text)
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def close(self) -> None:
+        if not self.closed:
+            try:
+                super().close()  # flushes
+            finally:
+                try:
+                    self._writer.close()
+                finally:
+                    self._reader.close()

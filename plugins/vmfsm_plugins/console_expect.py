@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from vmfsm import ConfigError
@@ -80,18 +80,22 @@ def _compile(pattern: object) -> re.Pattern[Any]:
 
 
 class Cursor:
-    """Up to where the console has been read. For any thread; never waits."""
+    """Up to where the console has been read. For any thread; never waits.
 
-    def __init__(self, buffer: Buffer) -> None:
+    :param skipped: called with how many bytes a reader missed, since they were not kept any more.
+    """
+
+    def __init__(self, buffer: Buffer, skipped: Callable[[int], object]) -> None:
         self._buffer = buffer
+        self._tell_skipped = skipped
         self._position = buffer.end
         self._skipped = 0
         self._advancing = threading.Lock()
 
     @property
-    def byte(self) -> int:
-        """The number of the first byte that was not read yet, be it kept or not."""
-        return self._position.byte
+    def unread(self) -> int:
+        """How many bytes came that were not read, be they kept or not."""
+        return self._buffer.end.byte - self._position.byte
 
     @property
     def lost(self) -> int:
@@ -127,4 +131,6 @@ class Cursor:
                 return False
             self._position = end
             self._skipped += start.byte - seen.byte
-            return True
+        if start.byte > seen.byte:
+            self._tell_skipped(start.byte - seen.byte)
+        return True

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from vmfsm import ConfigError
 
+from .logfile import is_path
+
 DEFAULT_BUFFER = 1024 * 1024
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@:-]{0,63}")
 _PORTS = frozenset({"virtconsole", "virtserialport"})
@@ -52,7 +54,7 @@ def check(flat: Mapping[str, object], several: Mapping[str, object]) -> dict[str
                 f"({', '.join(several)}): give it to one of them",
                 field=f"options['console'][{option!r}]",
             )
-    _check_indexes(consoles)
+    _check_clashes(consoles)
     return consoles
 
 
@@ -81,7 +83,7 @@ def _check_one(values: Mapping[str, object], field: str) -> Options:
     if device is not None:
         require("device", re.search("[{\0]|(^|,)chardev=", device) is None, "'DEVICE[,PROPERTY=VALUE]...'")
     require("index", type(index) is int and 0 <= index < 64, "an int, at least 0 and below 64")
-    require("log", log is None or (isinstance(log, str | os.PathLike) and _is_path(log)), "a path or None")
+    require("log", log is None or is_path(log), "a path or None")
     require("timestamps", isinstance(options.timestamps, bool), "a bool")
     require("encoding", isinstance(options.encoding, str) and _is_encoding(options.encoding), "an encoding")
     require("newline", isinstance(options.newline, str), "a str")
@@ -93,11 +95,6 @@ def _check_one(values: Mapping[str, object], field: str) -> Options:
             "timestamps", fine, f"False with an encoding like {options.encoding}, whose lines can't be told"
         )
     return options
-
-
-def _is_path(value: "str | os.PathLike[str]") -> bool:
-    path = os.fspath(value)
-    return isinstance(path, str) and path != "" and "\0" not in path
 
 
 def _is_encoding(name: str) -> bool:
@@ -117,14 +114,22 @@ def _encodes(text: str, encoding: str) -> bool:
     return True
 
 
-def _check_indexes(consoles: Mapping[str, Options]) -> None:
+def _check_clashes(consoles: Mapping[str, Options]) -> None:
     taken: dict[int, str] = {}
+    files: dict[str, str] = {}
     for name, options in consoles.items():
+        path = os.path.abspath(options.log) if options.log is not None else None
+        if path is not None and path != os.devnull and files.setdefault(path, name) != name:
+            raise ConfigError(
+                f"plugin 'console': {files[path]!r} and {name!r} both write to {path} (option 'log')",
+                field=f"options['console'][{name!r}]['log']",
+            )
         if options.device is None:
             other = taken.setdefault(options.index, name)
             if other is not name:
                 raise ConfigError(
-                    f"plugin 'console': {other!r} and {name!r} are both serial port {options.index}",
+                    f"plugin 'console': {other!r} and {name!r} are both serial port {options.index} "
+                    "(option 'index')",
                     field=f"options['console'][{name!r}]['index']",
                 )
 

@@ -42,11 +42,10 @@ class Stream:
         """Nothing more will come."""
         self.news = News()
         self.buffer = Buffer(options.buffer, options.encoding, "replace", origin)
-        self.cursor = Cursor(self.buffer)
+        self.cursor = Cursor(self.buffer, self._skipped)
         self.bridges: set[asyncio.Task[None]] = set()
         self._record = record
         self._records = Records(lambda text: record("console", {"text": text}))
-        self._losing = False
         self._sending = asyncio.Lock()
         self._socket, self.other = socket.socketpair()
         self._socket.setblocking(False)
@@ -61,10 +60,6 @@ class Stream:
         text = self.buffer.append(data)
         self.file.write(data)
         self._records.add(text)
-        losing = self.buffer.end.byte - self.buffer.limit > self.cursor.byte
-        if losing and not self._losing:
-            self._record("console-lost", {"from": self.cursor.byte})
-        self._losing = losing
         self.news.tell()
 
     def _end(self) -> None:
@@ -72,6 +67,11 @@ class Stream:
         self._records.flush()
         self.ended = True
         self.news.tell()
+
+    def _skipped(self, size: int) -> None:
+        """From any thread."""
+        data: dict[str, object] = {"bytes": size}
+        self.loop.call_soon_threadsafe(self._record, "console-lost", data)
 
     async def dry(self) -> None:
         """QEMU has ended: read what it left."""

@@ -5,6 +5,12 @@ import time
 from collections.abc import Callable
 
 
+def is_path(value: object) -> bool:
+    """Whether it has the shape of a path."""
+    path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    return isinstance(path, str) and path != "" and "\0" not in path
+
+
 def numbered(path: str, launch: int) -> str:
     """Where the `launch`th launch of a machine writes, so that it keeps what the earlier ones wrote.
 
@@ -36,7 +42,7 @@ class LogFile:
         self._fd = -1
         try:
             # O_NONBLOCK is for pipes and terminals: nobody's slow reader may hold up the I/O thread.
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_NOCTTY
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
             self._fd = os.open(path, flags, 0o666)
         except OSError as error:
             self._give_up(error)

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 
 from vmfsm import (
+    ConfigError,
     Deadline,
     LaunchPlan,
     Machine,
@@ -20,13 +21,17 @@ from vmfsm import (
 
 from .buffer import Buffer
 from .drain import MOST, Drain, News, Records
-from .logfile import LogFile, numbered
+from .logfile import LogFile, is_path, numbered
 
 _LOGGER = logging.getLogger("vmfsm.logs")
 _KEPT = 1024 * 1024
 _EVIDENCE = 64 * 1024
+_PATIENCE = 1.0
+"""Seconds after which `follow` looks whether it is late."""
 _ENCODING = "utf-8"
-_ERRORS = "backslashreplace"
+_ERRORS = "surrogateescape"
+# Python's own "backslashreplace" is so slow that a flood of wrong bytes would stop the I/O thread.
+_ESCAPES = {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)}
 _OURS = frozenset({signal.SIGTERM, signal.SIGKILL})
 """What the framework itself may send to QEMU."""
 
@@ -41,7 +46,7 @@ class _Output:
         self.buffer = Buffer(_KEPT, _ENCODING, _ERRORS)
         self.news = News()
         self._records = Records(
-            lambda text: machine.record("output", {"text": text}, size=200 + 2 * len(text))
+            lambda text: machine.record("output", {"text": _readable(text)}, size=200 + 2 * len(text))
         )
 
         def file_failed(what: str) -> None:
@@ -96,6 +101,11 @@ class Logs:
     before = ("*",)
 
     def __init__(self, *, path: "str | os.PathLike[str] | None" = None) -> None:
+        if path is not None and not is_path(path):
+            raise ConfigError(
+                f"option 'path' of plugin 'logs' must be a path or None, not {path!r}",
+                field="options['logs']['path']",
+            )
         self._path = path
         self._machine: Machine | None = None
         self._output: _Output | None = None
@@ -117,18 +127,22 @@ class Logs:
         ended = output.ended
         if output.file.whole:
             with contextlib.suppress(OSError), open(output.file.path, "rb") as file:
-                return codecs.getincrementaldecoder(_ENCODING)(_ERRORS).decode(file.read(), final=ended)
-        return output.buffer.view().text()
+                decoder = codecs.getincrementaldecoder(_ENCODING)(_ERRORS)
+                return _readable(decoder.decode(file.read(), final=ended))
+        return _readable(output.buffer.view().text())
 
     def tail(self, n: int = 20) -> str:
         """The last `n` lines, with their ends."""
         if n <= 0 or self._output is None:
             return ""
         view = self._output.buffer.view()
-        text = view.text()
+        text = _readable(view.text())
         if view.start.byte > 0 and text.count("\n") <= n:
             text = self.text
-        return "".join(text.splitlines(keepends=True)[-n:])
+        lines = text.split("\n")
+        unfinished = lines.pop()
+        lines = [f"{line}\n" for line in lines[-n:]] + ([unfinished] if unfinished else [])
+        return "".join(lines[-n:])
 
     def follow(self, *, timeout: float | None = None) -> Iterator[str]:
         """What QEMU says, from the beginning of this launch and then as it comes, to QEMU's end.
@@ -162,7 +176,7 @@ class Logs:
         self._output = output = _Output(machine, numbered(os.fspath(path), self._launches))
         plan.output = output.write_end
         plan.on_exit(output.dry)
-        plan.on_evidence(lambda: {"output": output.buffer.view().tail(_EVIDENCE)})
+        plan.on_evidence(lambda: {"output": _readable(output.buffer.view().tail(_EVIDENCE))})
 
     @hookimpl
     async def post_launch(self) -> None:
@@ -206,7 +220,7 @@ def _follow(machine: Machine, output: _Output, deadline: Deadline) -> Iterator[s
                 position = max(position, view.start.byte)
                 data = view.data(view.at_byte(position), MOST)
             position += len(data)
-            text = decoder.decode(data, final=ended and not data)
+            text = _readable(decoder.decode(data, final=ended and not data))
             if text:
                 yield text
             if data:
@@ -222,13 +236,23 @@ def _follow(machine: Machine, output: _Output, deadline: Deadline) -> Iterator[s
                 )
                 error.operation, error.timeout = "follow", deadline.timeout
                 raise error
-            with contextlib.suppress(MachineDied):
-                machine.run(_more(output, position, deadline), timeout=None, operation="follow")
+            left = deadline.remaining()
+            with contextlib.suppress(MachineDied, MachineTimeout):
+                machine.run(
+                    _more(output, position, _PATIENCE if left is None else min(left, _PATIENCE)),
+                    timeout=2 * _PATIENCE,
+                    operation="follow",
+                )
 
 
-async def _more(output: _Output, position: int, deadline: Deadline) -> None:
+async def _more(output: _Output, position: int, patience: float) -> None:
     if output.buffer.end.byte <= position and not output.ended:
-        await output.news.wait(deadline.remaining())
+        await output.news.wait(patience)
+
+
+def _readable(text: str) -> str:
+    """With the bytes that were no characters as `\\xff`."""
+    return text if text.isascii() else text.translate(_ESCAPES)
 
 
 def _signal_name(number: int) -> str:

@@ -1,0 +1,59 @@
+"""The options of consoles: what is wrong with them is said, and named."""
+
+import pytest
+
+from vmfsm import ConfigError, Machine
+
+WRONG: list[tuple[dict[str, object], str]] = [
+    ({"devcie": "isa-serial"}, "['devcie']"),
+    ({"device": 3}, "['device']"),
+    ({"device": ""}, "['device']"),
+    ({"device": "isa-serial,chardev=mine"}, "['device']"),
+    ({"device": '{"driver": "isa-serial"}'}, "['device']"),
+    ({"index": -1}, "['index']"),
+    ({"index": "1"}, "['index']"),
+    ({"index": True}, "['index']"),
+    ({"log": 3}, "['log']"),
+    ({"log": ""}, "['log']"),
+    ({"timestamps": 1}, "['timestamps']"),
+    ({"timestamps": True, "encoding": "utf-16"}, "['timestamps']"),
+    ({"encoding": "klingon"}, "['encoding']"),
+    ({"encoding": "hex"}, "['encoding']"),
+    ({"encoding": "rot13"}, "['encoding']"),
+    ({"encoding": 8}, "['encoding']"),
+    ({"encoding": "ascii", "newline": "\u2028"}, "['newline']"),
+    ({"newline": b"\n"}, "['newline']"),
+    ({"buffer": 0}, "['buffer']"),
+    ({"buffer": 1.5}, "['buffer']"),
+    ({"buffer": True}, "['buffer']"),
+    ({"a": {}, "index": 1, "b": {"index": 1}}, "['index']"),
+    ({"a": {}, "typo": 3}, "['typo']"),
+    ({"a": {"devcie": "isa-serial"}}, "['a']['devcie']"),
+    ({"a": {"index": "0"}}, "['a']['index']"),
+    ({"a": {"log": 3}}, "['a']['log']"),
+    ({"a/b": {}}, "['a/b']"),
+    ({"a": {}, "b": {}}, "['b']['index']"),
+    ({"a": {"log": "x", "index": 1}, "b": {"log": "./x"}}, "['b']['log']"),
+]
+
+
+@pytest.mark.parametrize(("options", "field"), WRONG, ids=lambda value: str(value)[:40])
+def test_wrong(options: dict[str, object], field: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Machine("qemu", options={"console": options})
+    assert caught.value.field == f"options['console']{field}"
+    assert "plugin 'console'" in str(caught.value)
+    assert field.rsplit("['", 1)[1].removesuffix("']") in str(caught.value)
+
+
+def test_right() -> None:
+    machine = Machine(
+        "qemu",
+        options={
+            "console": {"ttyS0": {"log": "/dev/null"}, "hvc0": {"device": "virtconsole", "log": "/dev/null"}}
+        },
+    )
+    assert list(machine.consoles) == ["ttyS0", "hvc0"]
+    assert machine.console is machine.consoles["ttyS0"]
+    assert list(Machine("qemu").consoles) == ["console"]
+    assert list(Machine("qemu", options={"console": {}}).consoles) == ["console"]

@@ -118,8 +118,8 @@ def _statuses(value: object) -> frozenset[int]:
         raise ConfigError(
             f"expected_exits must be a sequence of exit statuses, not {value!r}", field="expected_exits"
         )
-    statuses = frozenset(value)
+    statuses = tuple(value)
     for status in statuses:
         if isinstance(status, bool) or not isinstance(status, int) or not 0 <= status <= 255:
             raise ConfigError(f"expected_exits: not an exit status: {status!r}", field="expected_exits")
-    return statuses
+    return frozenset(statuses)

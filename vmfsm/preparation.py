@@ -28,7 +28,10 @@ def prepare(config: Config) -> LaunchPlan:
         _require_writable("log_dir", config.log_dir)
     base_dir = config.base_dir or tempfile.gettempdir()
     _require_writable("base_dir", base_dir)
-    directory = tempfile.mkdtemp(prefix="vmfsm-", dir=base_dir)
+    try:
+        directory = tempfile.mkdtemp(prefix="vmfsm-", dir=base_dir)
+    except OSError as error:  # a file system without room, say, or one of the kernel's own
+        raise OSError(f"base_dir: no directory can be made in {base_dir}: {error.strerror}") from error
     plan = LaunchPlan(list(config.wrapper), env, directory, config.log_dir)
     plan.contributor = "vmfsm"
     plan.defer(functools.partial(_remove, directory))

@@ -104,6 +104,7 @@ class LaunchPlan:
         self.evidence.append((self.contributor, evidence))
 
     def close_given(self) -> None:
+        """Close our copies of what was given. Not for plugins: the launch does it."""
         while self._given:
             self._given.pop().close()
 

@@ -1,0 +1,101 @@
+"""What is public is what `__all__` says, documented and annotated, and little work to import."""
+
+import inspect
+import json
+import subprocess
+import sys
+import typing
+from collections.abc import Iterator
+from importlib import resources
+
+import pytest
+
+import vmfsm
+from vmfsm import hooks
+
+PUBLIC = sorted(vmfsm.__all__)
+CLASSES = [name for name in PUBLIC if inspect.isclass(getattr(vmfsm, name))]
+
+
+def test_all_is_what_there_is() -> None:
+    assert len(set(vmfsm.__all__)) == len(vmfsm.__all__)
+    public = {
+        name
+        for name, value in vars(vmfsm).items()
+        if not name.startswith("_") and not inspect.ismodule(value)
+    }
+    assert public == set(vmfsm.__all__)
+
+
+def test_all_that_the_documents_promise_is_there() -> None:
+    assert {"Machine", "State", "Reason", "Event", "Transition", "TABLE", "hookimpl", "LaunchPlan"} <= set(
+        PUBLIC
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name not in {"TABLE", "hookimpl", "hookspec"}])
+def test_every_public_name_has_a_docstring_of_its_own(name: str) -> None:
+    value = getattr(vmfsm, name)
+    assert value.__doc__
+    assert not value.__doc__.startswith(f"{name}("), "made up by NamedTuple"
+
+
+def functions_of(name: str) -> Iterator[tuple[str, typing.Any]]:
+    """The public functions and properties that a public class defines itself, and how it is made."""
+    members: dict[str, typing.Any] = dict(vars(getattr(vmfsm, name)))
+    for member, value in members.items():
+        function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+        if inspect.isfunction(function) and (member == "__init__" or not member.startswith("_")):
+            yield f"{name}.{member}", function
+
+
+FUNCTIONS = [
+    *((name, getattr(vmfsm, name)) for name in PUBLIC if inspect.isfunction(getattr(vmfsm, name))),
+    *(found for name in CLASSES for found in functions_of(name)),
+    *((f"hooks.{name}", getattr(hooks, name)) for name in sorted(hooks.ALL_HOOKS)),
+]
+
+
+@pytest.mark.parametrize(("name", "function"), FUNCTIONS, ids=[name for name, _ in FUNCTIONS])
+def test_every_public_function_is_annotated(name: str, function: typing.Any) -> None:
+    signature = inspect.signature(function)
+    assert signature.return_annotation is not inspect.Signature.empty
+    for parameter in signature.parameters.values():
+        if parameter.name != "self":
+            assert parameter.annotation is not inspect.Parameter.empty, parameter.name
+
+
+# Those that say all by their names and types.
+PLAIN = {"Machine.name", "Machine.state", "Deadline.expired"}
+DOCUMENTED = [
+    (name, function) for name, function in FUNCTIONS if "__init__" not in name and name not in PLAIN
+]
+
+
+@pytest.mark.parametrize(("name", "function"), DOCUMENTED, ids=[name for name, _ in DOCUMENTED])
+def test_every_public_function_is_documented(name: str, function: typing.Any) -> None:
+    assert function.__doc__
+
+
+@pytest.mark.parametrize("hook", sorted(hooks.ALL_HOOKS))
+def test_every_hook_is_specified(hook: str) -> None:
+    assert hasattr(getattr(hooks, hook), "vmfsm_spec")
+    assert next(iter(inspect.signature(getattr(hooks, hook)).parameters)) == "machine"
+
+
+def test_types_are_shipped() -> None:
+    assert resources.files("vmfsm").joinpath("py.typed").is_file()
+
+
+def test_importing_is_light() -> None:
+    """No thread, and none of the slow modules that only some calls need."""
+    script = """
+import json, sys, threading
+before = set(sys.modules)
+import vmfsm
+print(json.dumps([sorted(set(sys.modules) - before), threading.active_count()]))
+"""
+    modules, threads = json.loads(subprocess.check_output([sys.executable, "-c", script], timeout=60))
+    assert threads == 1
+    assert "vmfsm.machine" in modules
+    assert [name for name in modules if name.startswith(("vmfsm_plugins", "qemu", "pytest"))] == []

@@ -57,7 +57,7 @@ class Failing:
 
 def test_a_launch_can_be_read_off_it(bare: MakeMachine) -> None:
     machine = bare(Failing())
-    assert machine.timeline == ()
+    assert list(machine.timeline) == []
     with pytest.raises(LaunchError):
         machine.launch()
     by_kind: dict[str, Record] = {}
@@ -177,6 +177,8 @@ def test_formatted_in_colours_only_where_asked() -> None:
         ("exit", {"status": -9}, "QEMU died of SIGKILL"),
         ("exit", {"status": None}, "QEMU ended, with a status that could not be had"),
         ("hook", {"mine": [1, None]}, "mine=[1, null]"),
+        ("stop", {"way": "qmp"}, "politely, by qmp"),
+        ("stop", {"way": "SIGKILL"}, "SIGKILL"),
         ("spawn", {"command": ("a b", "-c", "d")}, "'a b' -c d"),
     ],
 )

@@ -129,6 +129,11 @@ def _spawn(data: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _stop(data: Mapping[str, Any]) -> str:
+    way: str = data["way"]
+    return way if way.startswith("SIG") else f"politely, by {way}"
+
+
 def _exit(data: Mapping[str, Any]) -> str:
     return describe_exit(data["status"])
 
@@ -161,6 +166,7 @@ _WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "hook-begin": _hook,
     "hook": _hook,
     "spawn": _spawn,
+    "stop": _stop,
     "exit": _exit,
     "console": _said,
     "output": _said,

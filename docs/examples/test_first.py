@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from vmfsm import Machine, MachineTimeout, Reason, State
+from vmfsm import Machine, MachineTimeout, Reason, State, format_timeline
 from vmfsm.testing import GUEST_ARGS
 
 
@@ -15,6 +15,7 @@ def vm() -> Iterator[Machine]:
         machine.launch()
         machine.console.expect("guest ready")
         yield machine
+    print(format_timeline(machine.timeline))  # pytest shows this for tests that fail
 
 
 def test_the_guest_answers(vm: Machine) -> None:

@@ -21,6 +21,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from vmfsm_plugins.console import Console, Consoles
+from vmfsm_plugins.logs import Logs
+from vmfsm_plugins.qmp import QMP
 
 import vmfsm
 from tests.waiting import LIMIT
@@ -204,6 +207,22 @@ def members(cls: type) -> list[str]:
 @pytest.mark.parametrize("name", members(vmfsm.Machine))
 def test_each_member_of_a_machine_is_mentioned(name: str) -> None:
     assert is_mentioned(name)
+
+
+@pytest.mark.parametrize(
+    ("page", "offered"),
+    [("qmp.md", QMP), ("console.md", Console), ("console.md", Consoles), ("logs.md", Logs)],
+)
+def test_each_option_and_member_of_a_plugin_is_on_its_page(page: str, offered: type) -> None:
+    # The last two are for the plugin, not for users.
+    known = {*hooks.ALL_HOOKS, "name", "before", "after", "consoles", "open", "last_lines"}
+    names = {name for name in members(offered) if name not in known}
+    if offered is not Console:
+        options = inspect.signature(offered).parameters.values()
+        names |= {option.name for option in options if option.kind is option.KEYWORD_ONLY}
+    text = text_of(page)
+    missing = [name for name in sorted(names) if not re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", text)]
+    assert missing == []
 
 
 def record_kinds() -> set[str]:

@@ -230,8 +230,8 @@ class QMP:
 
         :raises TransitionError: before there is one.
         """
-        version = self.greeting["QMP"]["version"]["qemu"]
-        return version["major"], version["minor"], version["micro"]
+        version = self.greeting["QMP"]["version"].get("qemu", {})
+        return version.get("major", 0), version.get("minor", 0), version.get("micro", 0)
 
     @property
     def run_state(self) -> str | None:

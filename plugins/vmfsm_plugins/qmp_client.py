@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -54,10 +55,13 @@ class Client(QMPClient):
         """The greeting, as it came."""
         self.lost: asyncio.Future[Loss] = asyncio.get_running_loop().create_future()
         """Done when the connection is over and nothing of it is left."""
+        self.lost_at = 0.0
+        """When that was, on the monotonic clock."""
         self._hear = hear
         self._replies: dict[int, asyncio.Future[Reply | Loss]] = {}
         self._socket: socket.socket | None = None
-        self._watcher: asyncio.Task[None] | None = None
+        self._was_cut = False
+        self._life: asyncio.Task[None] | None = None
 
     async def open(self, connection: socket.socket) -> None:
         """Wait for the greeting and negotiate; `lost` says when it is over.
@@ -65,21 +69,18 @@ class Client(QMPClient):
         :raises ConnectionLost: when the other end hangs up or does not speak QMP.
         """
         self._socket = connection
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+        first: set[asyncio.Future[Any]] = {ready, self.lost}
+        # A task of its own: cancelled, qemu.qmp may leave exceptions behind that nobody retrieves.
+        self._life = loop.create_task(self._live(connection, ready))
         try:
-            await self.connect(connection)
-        except (ConnectError, AssertionError) as error:  # the latter where it ends in the very same moment
-            loss = _explain(error if self.runstate is Runstate.IDLE else await self._end())
-            connection.close()  # where it had not come to be a transport's
-            self.lost.set_result(loss)
-            raise ConnectionLost(loss) from error
-        except BaseException:
-            if self._writer is None:
-                connection.close()
-            else:
-                self._writer.transport.abort()
-            self.lost.set_result(Loss("it was given up", perhaps_exit=False))
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await self.close()
             raise
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        if not ready.done():
+            raise ConnectionLost(self.lost.result())
 
     async def ask(self, number: int, request: bytes) -> Reply | Loss:
         """Send a command and wait for the reply with its number, or for the end of the connection."""
@@ -98,6 +99,7 @@ class Client(QMPClient):
         """End the connection now, whatever is still to be sent."""
         # Never `disconnect` by itself: it waits for a QEMU that may be stopped to read what is queued.
         assert self._socket is not None
+        self._was_cut = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -130,26 +132,37 @@ class Client(QMPClient):
             self._hear(event, bytes(msg))
         await super()._on_message(msg)
 
-    # -- the end --------------------------------------------------------------------------------------------
+    # -- from its beginning to its end ----------------------------------------------------------------------
 
-    async def _watch(self) -> None:
-        while self.runstate is Runstate.RUNNING:
-            await self.runstate_changed()
-        loss = _explain(await self._end())
+    async def _live(self, connection: socket.socket, ready: "asyncio.Future[None]") -> None:
+        error: BaseException | None = None
+        try:
+            await self.connect(connection)
+            ready.set_result(None)
+            while self.runstate is Runstate.RUNNING:
+                await self.runstate_changed()
+        except Exception as failed:  # noqa: BLE001 - whatever it is: it is explained, not handled
+            error = failed
+        loss = _explain(error)
+        if self.runstate is not Runstate.IDLE:
+            loss = await self._end()
+        connection.close()  # where it had not come to be a transport's
+        self.lost_at = time.monotonic()
         self.lost.set_result(loss)
         for reply in self._replies.values():
             if not reply.done():
                 reply.set_result(loss)
-        self._replies.clear()
 
-    async def _end(self) -> BaseException | None:
-        """Let nothing be left of a connection that is over; why it is."""
+    async def _end(self) -> Loss:
+        """Let nothing be left of a connection that is over; how it ended."""
+        was_cut = self._was_cut
         self.cut()
         try:
             await self.disconnect()
-        except Exception as error:  # noqa: BLE001 - whatever ended it: it is explained, not handled
-            return error
-        return None
+        except Exception as error:  # noqa: BLE001 - as above
+            if not was_cut:
+                return _explain(error)
+        return Loss("it was closed from this side", perhaps_exit=False)
 
 
 def _require_event(message: dict[str, Any]) -> None:
@@ -166,11 +179,15 @@ def _require_reply(message: Message) -> None:
 
 
 def _explain(error: BaseException | None) -> Loss:
-    while isinstance(error, ConnectError | GreetingError | NegotiationError):
+    if isinstance(error, ConnectError):
+        error = error.exc
+    if isinstance(error, GreetingError | NegotiationError):
+        if isinstance(error.exc, AssertionError):
+            return Loss("QEMU refused the negotiation", perhaps_exit=False)
+        if isinstance(error.exc, KeyError | TypeError):
+            return Loss(f"QEMU's greeting is none: {_excerpt(error.exc.args[0])}", perhaps_exit=False)
         error = error.exc
     match error:
-        case None:
-            return Loss("it was closed from this side", perhaps_exit=False)
         case EOFError() | ConnectionError():
             return Loss("QEMU closed it", perhaps_exit=True)
         case DeserializationError() if not error.raw.endswith(b"\n"):
@@ -186,7 +203,7 @@ def _explain(error: BaseException | None) -> Loss:
                 f"QEMU could not read what it was sent: {_excerpt(dict(error.msg))}", perhaps_exit=False
             )
         case ProtocolError():
-            return Loss(f"QEMU sent {_excerpt(error.error_message)}", perhaps_exit=False)
+            return Loss(f"QEMU sent {error.error_message}", perhaps_exit=False)
         case ValueError():  # of StreamReader.readline
             return Loss(f"QEMU sent a message of more than {_LONGEST} bytes", perhaps_exit=False)
         case _:
@@ -194,5 +211,7 @@ def _explain(error: BaseException | None) -> Loss:
 
 
 def _excerpt(value: object) -> str:
+    if isinstance(value, bytes) and len(value) > _EXCERPT:
+        return f"{value[:_EXCERPT]!r}… ({len(value)} bytes)"
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}… ({len(text)} characters)"

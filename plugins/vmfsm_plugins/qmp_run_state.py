@@ -14,16 +14,27 @@ _AFTER = {
     "SUSPEND": "suspended",
     "WAKEUP": "running",
 }
+_MIGRATED = {"paused": "postmigrate", "inmigrate": "paused"}  # from here, to here with -S
 
 
 def after_event(event: dict[str, Any], state: str | None) -> str | None:
     """The run state after an event, from the one before it."""
-    name = event["event"]
-    action = event.get("data", {}).get("action")
-    if (name, action) in _STOPS_AS:
-        return _STOPS_AS[name, action]
+    name, data = event["event"], event.get("data", {})
+    reason = name, data.get("action")
+    if reason in _STOPS_AS:
+        return _STOPS_AS[reason]
     if name == "STOP":
-        return "paused" if state in {"running", "suspended", None} else state
-    if name == "RESET" and state not in {"running", "inmigrate", "finish-migrate", "suspended"}:
-        return "prelaunch"
+        return "paused" if state in {"running", "suspended"} else state
+    if name == "RESET":
+        return state if state in {"running", "inmigrate", "finish-migrate"} else "prelaunch"
+    if name == "MIGRATION":  # sent where the migration capability `events` is on
+        return _MIGRATED.get(state or "", state) if data.get("status") == "completed" else state
     return _AFTER.get(name, state)
+
+
+def after_status(status: object, state: str | None) -> str | None:
+    """The run state after a reply to `query-status`."""
+    said = status.get("status") if isinstance(status, dict) else None
+    # It is on its way there, and no event tells when it has arrived.
+    arriving = said == "finish-migrate" and state == "postmigrate"
+    return said if isinstance(said, str) and not arriving else state

@@ -13,7 +13,7 @@ from .qmp_client import Client, ConnectionLost, Loss, Reply
 from .qmp_errors import QMPCommandError, QMPConnectionError
 from .qmp_events import Event, EventRing
 from .qmp_request import Request, make_request
-from .qmp_run_state import after_event
+from .qmp_run_state import after_event, after_status
 from .qmp_transport import Transport
 
 _LOGGER = logging.getLogger("vmfsm.qmp")
@@ -70,7 +70,7 @@ class Session:
         except OSError as error:
             raise self._no_connection(str(error)) from error
         except ConnectionLost as lost:
-            raise await self._lost(lost.loss) from lost.__cause__
+            raise await self._lost(client, lost.loss) from None
         self._client = client
         await self.execute(make_request("query-status"))
 
@@ -90,10 +90,11 @@ class Session:
         if self._client is not None:
             await self._client.close()
 
-    async def _lost(self, loss: Loss) -> QMPConnectionError:
+    async def _lost(self, client: Client, loss: Loss) -> QMPConnectionError:
         """The error for a lost connection, if QEMU lives on."""
         if loss.perhaps_exit:
-            await asyncio.sleep(_EXIT_GRACE)  # if it is its end, this wait is ended for that reason meanwhile
+            # If it is its end, this wait is ended for that reason meanwhile.
+            await asyncio.sleep(client.lost_at + _EXIT_GRACE - time.monotonic())
         may_help = "" if self.transport.address is None else "; reconnect() may help"
         return self._no_connection(f"{loss.what}{may_help}")
 
@@ -114,9 +115,10 @@ class Session:
 
     async def execute_raw(self, request: Request) -> Reply:
         """The reply, without its id."""
-        reply = await self._exchange(request)
+        client = self.connected(request.operation)
+        reply = await self._exchange(client, request)
         if isinstance(reply, Loss):
-            raise await self._lost(reply)
+            raise await self._lost(client, reply)
         del reply["id"]
         return reply
 
@@ -128,8 +130,7 @@ class Session:
             )
         return await self.execute(request)
 
-    async def _exchange(self, request: Request) -> Reply | Loss:
-        client = self.connected(request.operation)
+    async def _exchange(self, client: Client, request: Request) -> Reply | Loss:
         number, command, data, arguments = request
         record = self._machine.record
         record("qmp-command", {"command": command, "id": number, "arguments": arguments})
@@ -140,7 +141,7 @@ class Session:
             error = f"no connection: {reply.what}"
         elif "return" in reply:
             if command == "query-status":
-                self.run_state = reply["return"]["status"]
+                self.run_state = after_status(reply["return"], self.run_state)
             record("qmp-reply", {"command": command, "id": number, "seconds": seconds})
             return reply
         else:
@@ -180,10 +181,9 @@ class Session:
 
         :raises QMPConnectionError: when it could not be asked.
         """
-        client = self.connected("quit")
-        if client.lost.done():
+        if self.connected("quit").lost.done():
             await self.reconnect()
-        reply = await self._exchange(make_request("quit"))
+        reply = await self._exchange(self.connected("quit"), make_request("quit"))
         if isinstance(reply, Loss) and not reply.perhaps_exit:
             raise self._no_connection(reply.what)
 

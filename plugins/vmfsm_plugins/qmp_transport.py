@@ -10,13 +10,16 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterator
-from typing import Protocol
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 from vmfsm import LaunchPlan
 
 _LONGEST_PATH = 107
 """Bytes of a path in Linux's `sockaddr_un` (unix(7)), without the NUL at its end."""
+_FULL_QUEUE = 0.01
+"""Seconds until the next try where others wait for QEMU already."""
 
 Address = str | tuple[str, int] | None
 
@@ -94,26 +97,37 @@ class _TCPListener:
         return self._host, self._port
 
     async def prepare(self, plan: LaunchPlan) -> str:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            self._host or None, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, _, _, _, address = found[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(1)
+            family, listener = await self._listen()
         except OSError as error:
-            listener.close()
             raise OSError(error.errno, f"{error.strerror}: {self._host}:{self._port}") from error
         self._bound = family, listener.getsockname()
         self._port = listener.getsockname()[1]
         return f"{_listening(plan.give(listener))},nodelay=on"
 
+    async def _listen(self) -> tuple[socket.AddressFamily, socket.socket]:
+        family, address = await _resolve(self._host, self._port)
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(1)
+        except OSError:
+            listener.close()
+            raise
+        return family, listener
+
     async def connect(self) -> socket.socket:
         assert self._bound is not None
         family, address = self._bound
-        return await _connect(family, address)
+        connection = socket.socket(family, socket.SOCK_STREAM)
+        connection.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(connection, address)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def close(self) -> None:
         pass
@@ -166,8 +180,20 @@ class _UnixListener:
         raise OSError(errno.EADDRINUSE, "in use by a living process")
 
     async def connect(self) -> socket.socket:
-        with _short(self._path) as path:
-            return await _connect(socket.AF_UNIX, path)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.setblocking(False)
+        try:
+            with _short(self._path) as path:
+                # Not asyncio's: it takes "the queue is full" (connect(2), EAGAIN) for "on its way".
+                while True:
+                    try:
+                        connection.connect(path)
+                        return connection
+                    except BlockingIOError:
+                        await asyncio.sleep(_FULL_QUEUE)
+        except BaseException:
+            connection.close()
+            raise
 
     def close(self) -> None:
         if self._bound:
@@ -193,12 +219,32 @@ def _short(path: str) -> Iterator[str]:
         os.close(fd)
 
 
-async def _connect(family: socket.AddressFamily, address: object) -> socket.socket:
-    connection = socket.socket(family, socket.SOCK_STREAM)
-    connection.setblocking(False)
-    try:
-        await asyncio.get_running_loop().sock_connect(connection, address)  # type: ignore[arg-type]
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+async def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
+    """The family and address to bind to.
+
+    :raises OSError: as the system says.
+    """
+
+    def look_up(flags: int = 0) -> tuple[socket.AddressFamily, Any]:
+        flags |= socket.AI_PASSIVE
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=flags)
+        return found[0][0], found[0][4]
+
+    with contextlib.suppress(socket.gaierror):
+        return look_up(socket.AI_NUMERICHOST)
+    # A name may take long. Not asyncio's executor: its threads would stay, and can't be made late.
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[tuple[socket.AddressFamily, Any]] = loop.create_future()
+
+    def answer_with(set_answer: Callable[[Any], None], value: object) -> None:
+        if not answer.done():
+            set_answer(value)
+
+    def ask() -> None:
+        try:
+            loop.call_soon_threadsafe(answer_with, answer.set_result, look_up())
+        except OSError as error:
+            loop.call_soon_threadsafe(answer_with, answer.set_exception, error)
+
+    threading.Thread(target=ask, name="vmfsm-resolve", daemon=True).start()
+    return await answer

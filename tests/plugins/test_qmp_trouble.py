@@ -1,0 +1,170 @@
+"""A QEMU that speaks QMP badly, or stops to."""
+
+import contextlib
+import gc
+import os
+import signal
+import time
+import warnings
+from typing import Any
+
+import pytest
+from vmfsm_plugins.qmp import QMPConnectionError
+
+from tests.plugins.monitors import MakeMachine
+from tests.waiting import InThread, until
+from vmfsm import LaunchError, MachineDied, MachineTimeout, PluginError, Reason, State
+
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("actions", "message"),
+    [
+        ([["send", "this is no JSON\r\n"]], "not JSON: b'this is no JSON"),
+        ([["send", "[1, 2]\r\n"]], r"no message: \[1, 2\]"),
+        ([["send", "\xff\r\n"]], "not JSON"),
+        ([["send", '{"id": ID}\r\n']], "a reply that is none"),
+        ([["send", '{"id": ID, "error": "oops"}\r\n']], "a reply that is none"),
+        ([["send", '{"id": ID, "error": {"class": 1, "desc": "x"}}\r\n']], "a reply that is none"),
+        ([["send", '{"event": 5}\r\n']], "an event that is none"),
+        ([["send", '{"event": "X", "data": 5}\r\n']], "an event that is none"),
+        (
+            [["send", '{"error": {"class": "GenericError", "desc": "JSON"}}\r\n']],
+            "could not read what it was",
+        ),
+        ([["send-long", 11 * MIB]], "more than 10485760 bytes"),
+        ([["close"]], "QEMU closed it$"),
+        ([["send", '{"return": {}, "id'], ["close"]], "in the middle of a message"),
+        ([["send", "x" * 100_000 + "\r\n"]], r"\(100002 bytes\)"),
+    ],
+)
+def test_a_monitor_that_is_lost(monitored: MakeMachine, actions: Any, message: str) -> None:
+    vm = monitored(fake={"on": {"trouble": actions}})
+    with pytest.raises(QMPConnectionError, match=message) as caught:
+        vm.qmp.execute("trouble", timeout=10)
+    assert "reconnect" not in str(caught.value), "over a socket pair it can't help"
+    assert len(str(caught.value)) < 400
+    assert vm.state is State.RUNNING
+    with pytest.raises(QMPConnectionError, match=message):
+        vm.qmp.execute("query-status", timeout=10)
+    with pytest.raises(MachineTimeout):
+        vm.qmp.wait_event("STOP", timeout=0.01)
+    vm.kill()
+    assert (vm.state, vm.reason) == (State.STOPPED, Reason.KILLED)
+
+
+def test_long_messages_that_are_not_too_long(monitored: MakeMachine) -> None:
+    vm = monitored(fake={"on": {"long": [["send-long", 9 * MIB]]}})
+    assert len(vm.qmp.execute("long")) == 9 * MIB
+
+
+@pytest.mark.parametrize(
+    ("greeting", "message"),
+    [
+        ("hello\r\n", "not JSON: b'hello"),
+        ("{}\r\n", "QMP"),
+        ('{"QMP": 5}\r\n', "QMP"),
+        ('{"QMP": {"version": {}, "capab', None),
+        ("[]\r\n", "no message"),
+    ],
+)
+def test_a_greeting_that_is_none(monitored: MakeMachine, greeting: str, message: str | None) -> None:
+    vm = monitored(fake={"greeting": greeting}, launch=False)
+    began = time.monotonic()
+    with pytest.raises(LaunchError, match=message) as caught:
+        vm.launch(timeout=0.5)
+    assert time.monotonic() - began < 5
+    half = greeting.endswith("capab")
+    assert vm.reason is (Reason.DEADLINE if half else Reason.HOOK_FAILED)
+    if not half:
+        assert isinstance(caught.value.__cause__, PluginError)
+        assert isinstance(caught.value.__cause__.__cause__, QMPConnectionError)
+
+
+def test_the_time_for_the_negotiation(monitored: MakeMachine) -> None:
+    vm = monitored(fake={"greeting": '{"QMP": '}, qmp={"negotiate_timeout": 0.1}, launch=False)
+    began = time.monotonic()
+    with pytest.raises(LaunchError, match=r"not ready after 0.1 s \(negotiate_timeout\)") as caught:
+        vm.launch(timeout=30)
+    assert time.monotonic() - began < 10
+    assert isinstance(caught.value.__cause__, PluginError)
+    assert isinstance(caught.value.__cause__.__cause__, MachineTimeout)
+
+
+def test_refused_capabilities(monitored: MakeMachine) -> None:
+    refusal = '{"id": ID, "error": {"class": "GenericError", "desc": "no"}}\r\n'
+    vm = monitored(fake={"on": {"qmp_capabilities": [["send", refusal]]}}, launch=False)
+    with pytest.raises(LaunchError, match="refused the negotiation"):
+        vm.launch()
+
+
+@pytest.mark.parametrize("command", ["qmp_capabilities", "query-status"])
+def test_the_end_in_the_middle_of_the_negotiation(monitored: MakeMachine, command: str) -> None:
+    vm = monitored(fake={"on": {command: [["exit", 7]]}}, launch=False)
+    with pytest.raises(LaunchError, match="status 7") as caught:
+        vm.launch()
+    assert (vm.reason, caught.value.exit_status) == (Reason.LAUNCH_ERROR, 7)
+
+
+@pytest.mark.parametrize("command", ["qmp_capabilities", "query-status"])
+def test_hanging_up_in_the_middle_of_the_negotiation(monitored: MakeMachine, command: str) -> None:
+    vm = monitored(fake={"on": {command: [["close"]]}}, launch=False)
+    with pytest.raises(LaunchError, match="QEMU closed it"):
+        vm.launch()
+    assert vm.reason is Reason.HOOK_FAILED
+
+
+def test_a_qemu_that_is_stopped(monitored: MakeMachine) -> None:
+    vm = monitored()
+    assert vm.pid
+    os.kill(vm.pid, signal.SIGSTOP)
+    with pytest.raises(MachineTimeout):
+        vm.qmp.execute("query-status", timeout=0.05)
+    for _ in range(20):  # more than fits into the socket, so that some of it is queued here
+        with pytest.raises(MachineTimeout):
+            vm.qmp.execute("human-monitor-command", command_line="x" * 100_000, timeout=0)
+    began = time.monotonic()
+    vm.kill()
+    assert time.monotonic() - began < 5
+    assert (vm.state, vm.reason) == (State.STOPPED, Reason.KILLED)
+
+
+def test_connecting_again_to_a_qemu_that_is_stopped(monitored: MakeMachine, tmp_path: Any) -> None:
+    vm = monitored(qmp={"address": tmp_path / "monitor"})
+    assert vm.pid
+    os.kill(vm.pid, signal.SIGSTOP)
+    for _ in range(20):
+        with pytest.raises(MachineTimeout):
+            vm.qmp.execute("human-monitor-command", command_line="x" * 100_000, timeout=0)
+    with pytest.raises(MachineTimeout, match="reconnect"):
+        vm.qmp.reconnect(timeout=0.2)
+    os.kill(vm.pid, signal.SIGCONT)
+    vm.qmp.reconnect()
+    assert vm.qmp.execute("query-status")["status"] == "running"
+
+
+def test_launches_that_are_killed_at_any_point(monitored: MakeMachine) -> None:
+    vm = monitored(launch=False)
+    for n in range(40):
+        launching = InThread(vm.launch)
+        until(lambda: vm.state is not State.CONFIGURED)
+        time.sleep(n * 0.001)  # the very point of it: any moment of a launch
+        vm.kill()
+        launching.join()
+        assert launching.error is None or isinstance(launching.error, LaunchError)
+        with pytest.raises(MachineDied if launching.error is None else Exception):
+            vm.qmp.execute("query-status")
+        vm.kill()
+
+
+def test_nothing_is_left_unawaited(monitored: MakeMachine) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for fake in ({}, {"on": {"query-status": [["close"]]}}, {"greeting": "x\r\n"}, {"greeting": "{"}):
+            vm = monitored(fake=fake, launch=False)
+            with contextlib.suppress(LaunchError):
+                vm.launch(timeout=0.5)
+            vm.kill()
+            del vm
+            gc.collect()

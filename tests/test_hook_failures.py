@@ -100,12 +100,12 @@ def test_set_up_is_late(bare: MakeMachine, hook: str) -> None:
     machine = bare(*three(journal, Async, **{hook: endless}))
     begin = time.monotonic()
     with pytest.raises(LaunchError) as caught:
-        machine.launch(timeout=0.3)
-    assert 0.3 <= time.monotonic() - begin < 0.3 + GRACE
+        machine.launch(timeout=1)
+    assert 1 <= time.monotonic() - begin < 1 + GRACE
     assert (machine.state, machine.reason) == (State.FAILED, Reason.DEADLINE)
     timeout = caught.value.__cause__
     assert isinstance(timeout, MachineTimeout)
-    assert (timeout.operation, timeout.timeout, timeout.state) == ("launch", 0.3, State.LAUNCHING)
+    assert (timeout.operation, timeout.timeout, timeout.state) == ("launch", 1, State.LAUNCHING)
     assert f"{hook} of plugin 'b' is running" in str(caught.value), "it says what it was held up by"
     assert endless.cancelled.is_set()
     assert_set_up_stopped(journal, hook)
@@ -117,15 +117,15 @@ def test_a_late_plain_hook_is_waited_for_but_qemu_is_killed_on_time(bare: MakeMa
     journal, blocked = Journal(), Blocked()
     machine = bare(*three(journal, Plain, **{hook: blocked}))
     with released(blocked):
-        launching = InThread(machine.launch, timeout=0.3)
+        launching = InThread(machine.launch, timeout=1)
         assert blocked.began.wait(30)
         pid = machine.pid
         assert (pid is not None) == (hook == "post_launch")
         begin = time.monotonic()
         if pid is not None:
             until(lambda: machine.pid is None)
-            assert time.monotonic() - begin < 0.3 + GRACE
-        time.sleep(max(0.0, begin + 0.5 - time.monotonic()))
+            assert time.monotonic() - begin < 1 + GRACE
+        time.sleep(max(0.0, begin + 1.2 - time.monotonic()))
         assert not launching.over, "its thread is in the hook"
         assert journal.of("early_cleanup") == "", "each hook has finished before the next begins"
         blocked.go.set()
@@ -212,8 +212,8 @@ def test_clean_up_is_late(bare: MakeMachine, hook: str) -> None:
     machine = bare(*three(journal, Async, **{hook: endless})).launch()
     begin = time.monotonic()
     with pytest.raises(PluginError) as caught:
-        machine.shutdown(timeout=1)
-    assert 1 <= time.monotonic() - begin < 1 + GRACE
+        machine.shutdown(timeout=2)
+    assert 2 <= time.monotonic() - begin < 2 + GRACE
     timeout = caught.value.__cause__
     assert isinstance(timeout, MachineTimeout)
     assert timeout.operation == f"{hook} of plugin 'b'"
@@ -303,9 +303,9 @@ def test_a_blocked_plain_clean_up_is_overtaken_by_the_ladder(bare: MakeMachine) 
     machine = bare(*three(journal, early_cleanup=blocked)).launch()
     with released(blocked):
         begin = time.monotonic()
-        ending = InThread(machine.shutdown, timeout=0.5)
+        ending = InThread(machine.shutdown, timeout=2)
         until(lambda: machine.pid is None)
-        assert time.monotonic() - begin < 0.5 + GRACE
+        assert time.monotonic() - begin < 2
         assert blocked.began.is_set()
         assert not ending.over
         assert machine.state is State.QUITTING

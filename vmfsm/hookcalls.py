@@ -1,11 +1,11 @@
 """Calling the implementations of a hook: in order, each to its end, timed, blaming plugins by name."""
 
 import asyncio
+import collections
 import functools
 import inspect
-import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from .caller import Runner
@@ -18,13 +18,14 @@ CLEANUP_GRACE = 0.5
 """Seconds that the async implementations of a clean-up hook have together at least, however late it is."""
 
 Recorder = Callable[[str, dict[str, object], int], object]
+Call = Callable[[], Coroutine[Any, Any, BaseException | None]]
 
 
 class HookCalls:
     """The hooks of one launch. On the I/O thread only.
 
-    A plain function is run by `runner` and can't be stopped; an async one is a task that is cancelled when
-    it is late or when the walk goes on without it.
+    A plain function is run by `runner` and can't be stopped; an async one is cancelled when it is late or
+    when the walk goes on without it.
     """
 
     def __init__(
@@ -42,14 +43,14 @@ class HookCalls:
     async def set_up(
         self, hook: str, before_each: Callable[[str], None], **arguments: object
     ) -> BaseException | None:
-        """Run a set-up hook, up to the first implementation that raises.
+        """Run a set-up hook, up to the first implementation that raises; cancelling this cancels that.
 
         Returns a `PluginError` with what it raised as its cause, or that itself where it is no `Exception`
         (which a task may not raise: it would end the loop).
         """
         for implementation in self._plugins.implementations(hook):
             before_each(implementation.plugin)
-            error = await self._call(hook, implementation, arguments, None)
+            error = await self._call(hook, implementation, arguments)
             if error is not None:
                 is_interrupt = not isinstance(error, Exception)
                 return error if is_interrupt else self._plugin_error(implementation.plugin, hook, error)
@@ -57,46 +58,22 @@ class HookCalls:
 
     async def clean_up(self, hook: str, deadline: Deadline, **arguments: object) -> list[PluginError]:
         """Run all of a clean-up hook, in reverse order; what they raised."""
-        errors = []
-        deadline = deadline.leaving(CLEANUP_GRACE)
-        for implementation in reversed(self._plugins.implementations(hook)):
-            error = await self._call(hook, implementation, arguments, deadline)
-            if error is not None:
-                errors.append(self._plugin_error(implementation.plugin, hook, error))
-        return errors
+        implementations = reversed(self._plugins.implementations(hook))
+        calls = [(one.plugin, functools.partial(self._call, hook, one, arguments)) for one in implementations]
+        return await self._call_all(hook, calls, deadline)
 
     async def cleanups(
-        self, registered: Iterable[tuple[str, Callable[[], object]]], deadline: Deadline
+        self, registered: Sequence[tuple[str, Callable[[], object]]], deadline: Deadline
     ) -> list[PluginError]:
         """Call the functions that plugins registered, last first; what they raised.
 
         Plain ones in a worker, where no signal handler's exception can keep one of them from being called.
         """
-        errors: list[PluginError] = []
-
-        def failed(plugin: str, error: BaseException) -> None:
-            errors.append(self._plugin_error(plugin, "defer", error))
-
-        def call_all(functions: Iterable[tuple[str, Callable[[], object]]]) -> None:
-            for plugin, function in functions:
-                try:
-                    function()
-                except BaseException as error:  # noqa: BLE001 - the others still have to run
-                    failed(plugin, error)
-
-        deadline = deadline.leaving(CLEANUP_GRACE)
-        latest_first = list(registered)[::-1]
-        for is_async, group in itertools.groupby(
-            latest_first, key=lambda item: inspect.iscoroutinefunction(item[1])
-        ):
-            if not is_async:
-                await self._runner.start(functools.partial(call_all, tuple(group)), in_worker=True).done
-                continue
-            for plugin, function in group:
-                error = await self._await(function(), deadline, f"a clean-up of plugin {plugin!r}")
-                if error is not None:
-                    failed(plugin, error)
-        return errors
+        calls = [
+            (plugin, functools.partial(self._call_registered, plugin, function))
+            for plugin, function in reversed(registered)
+        ]
+        return await self._call_all("defer", calls, deadline)
 
     async def settled(self) -> None:
         """Wait for a plain function that was running when its set-up was given up; it can't be stopped."""
@@ -104,12 +81,47 @@ class HookCalls:
             await self._unfinished
             self._unfinished = None
 
+    async def _call_all(
+        self, hook: str, calls: Iterable[tuple[str, Call]], deadline: Deadline
+    ) -> list[PluginError]:
+        """Make all the calls, whatever they raise, by turns. One that is late is cancelled.
+
+        In one task, for each costs turns of the loop; after one that was cancelled in another.
+        """
+        errors: list[PluginError] = []
+        left = collections.deque(calls)
+        deadline = deadline.leaving(CLEANUP_GRACE)
+
+        async def call_those_left() -> None:
+            while left:
+                plugin, call = left[0]
+                error = await call()
+                left.popleft()
+                if error is not None:
+                    errors.append(self._plugin_error(plugin, hook, error))
+
+        while left:
+            task = asyncio.ensure_future(call_those_left())
+            if not await self._ends_in_time(task, deadline):
+                plugin, _ = left.popleft()
+                errors.append(self._plugin_error(plugin, hook, self._late(deadline)))
+                task.cancel()
+                await asyncio.wait({task}, timeout=CLEANUP_GRACE)
+        return errors
+
+    async def _ends_in_time(self, task: "asyncio.Task[None]", deadline: Deadline) -> bool:
+        """Wait for `task`, to the deadline, which does not count while a plain function runs."""
+        while not task.done():
+            plain = self._unfinished
+            steps: set[asyncio.Future[Any]] = {task} if plain is None else {task, plain}
+            timeout = deadline.remaining() if plain is None else None
+            await asyncio.wait(steps, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if deadline.expired and self._unfinished is None and not task.done():
+                return False
+        return True
+
     async def _call(
-        self,
-        hook: str,
-        implementation: Implementation,
-        arguments: dict[str, object],
-        deadline: Deadline | None,
+        self, hook: str, implementation: Implementation, arguments: dict[str, object]
     ) -> BaseException | None:
         names = {"machine": self._machine, **arguments}
         values = [names[name] for name in implementation.arguments]
@@ -119,12 +131,9 @@ class HookCalls:
         error: BaseException | None = None
         try:
             if implementation.is_async:
-                error = await self._await(implementation.function(*values), deadline, self.running)
+                error = await _await(implementation.function(*values))
             else:
-                job = self._runner.start(lambda: implementation.function(*values))
-                self._unfinished = job.done
-                error = await asyncio.shield(job.done)
-                self._unfinished = None
+                error = await self._run(lambda: implementation.function(*values))
         finally:
             self.running = None
             data = {
@@ -136,28 +145,28 @@ class HookCalls:
             self._record("hook", data, 300)
         return error
 
-    async def _await(self, coroutine: object, deadline: Deadline | None, what: str) -> BaseException | None:
-        """What a coroutine of a plugin raised. It is cancelled when it is late, or when the walk is."""
-        assert inspect.iscoroutine(coroutine)
-        task = asyncio.ensure_future(outcome(coroutine))
+    async def _call_registered(self, plugin: str, function: Callable[[], object]) -> BaseException | None:
+        self.running = f"a clean-up of plugin {plugin!r}"
         try:
-            while not task.done():
-                await asyncio.wait({task}, timeout=None if deadline is None else deadline.remaining())
-                if deadline is not None and deadline.expired and not task.done():
-                    await self._cancel(task)
-                    error = MachineTimeout(
-                        f"{self._name}: {what} was not over by the deadline", machine=self._name
-                    )
-                    error.operation, error.timeout = what, deadline.timeout
-                    return error
-        except asyncio.CancelledError:
-            await self._cancel(task)
-            raise
-        return task.result()[0]
+            if inspect.iscoroutinefunction(function):
+                return await _await(function())
+            return await self._run(function, in_worker=True)
+        finally:
+            self.running = None
 
-    async def _cancel(self, task: "asyncio.Task[Any]") -> None:
-        task.cancel()
-        await asyncio.wait({task}, timeout=CLEANUP_GRACE)
+    async def _run(self, function: Callable[[], object], *, in_worker: bool = False) -> BaseException | None:
+        """What a plain function raised, which nothing can stop."""
+        self._unfinished = self._runner.start(function, in_worker=in_worker).done
+        error = await asyncio.shield(self._unfinished)
+        self._unfinished = None
+        return error
+
+    def _late(self, deadline: Deadline) -> MachineTimeout:
+        error = MachineTimeout(
+            f"{self._name}: {self.running} was not over by the deadline", machine=self._name
+        )
+        error.operation, error.timeout = self.running or "", deadline.timeout
+        return error
 
     def _plugin_error(self, plugin: str, hook: str, error: BaseException) -> PluginError:
         plugin_error = PluginError(
@@ -166,3 +175,16 @@ class HookCalls:
         plugin_error.plugin, plugin_error.hook = plugin, hook
         plugin_error.__cause__ = error
         return plugin_error
+
+
+async def _await(coroutine: object) -> BaseException | None:
+    """What a coroutine of a plugin raised.
+
+    :raises asyncio.CancelledError: when this task was cancelled, whatever the plugin made of that.
+    """
+    assert inspect.iscoroutine(coroutine)
+    error, _ = await outcome(coroutine)
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    return error

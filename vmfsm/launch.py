@@ -20,7 +20,7 @@ from .config import Config
 from .deadline import Deadline
 from .ending import Facts, judge
 from .errors import LaunchError, MachineDied, MachineTimeout, PluginError, TransitionError, VMError, describe
-from .hookcalls import HookCalls
+from .hookcalls import CLEANUP_GRACE, HookCalls
 from .iothread import IOThread, outcome
 from .lifecycle import Event, Reason, State
 from .plan import LaunchPlan, Polite
@@ -244,7 +244,7 @@ class Launch:
         if self._failed.reason is not Reason.REQUESTED:
             self.force(signal.SIGKILL)
         set_up.cancel()
-        await asyncio.wait({set_up})
+        await asyncio.wait({set_up}, timeout=CLEANUP_GRACE)
 
     def _explain(self, error: BaseException | None) -> Failure:
         """Why the launch failed. `error` is what the set-up came to."""

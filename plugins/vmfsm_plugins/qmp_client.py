@@ -106,7 +106,7 @@ class Client(QMPClient):
     async def close(self) -> None:
         """End the connection, and return when nothing is left of it."""
         self.cut()
-        await asyncio.wait({self.lost})
+        await asyncio.shield(self.lost)
 
     # -- qemu.qmp's hooks -----------------------------------------------------------------------------------
 

@@ -195,7 +195,7 @@ class Session:
         """QEMU has ended: read what it left in the socket; why it ended, where it said so."""
         try:
             if self._client is not None:
-                await asyncio.wait({self._client.lost})
+                await asyncio.shield(self._client.lost)
             return self._cause
         finally:
             self.run_state = None

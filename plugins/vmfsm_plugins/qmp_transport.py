@@ -25,7 +25,7 @@ Address = str | tuple[str, int] | None
 
 
 class Transport(Protocol):
-    """The sockets of one launch. On the I/O thread, but for `close`."""
+    """The sockets of one launch. On the I/O thread only."""
 
     @property
     def address(self) -> Address: ...
@@ -42,8 +42,8 @@ class Transport(Protocol):
         :raises OSError: as the system says.
         """
 
-    def close(self) -> None:
-        """Leave nothing behind of what was not handed out. From any thread."""
+    async def close(self) -> None:
+        """Leave nothing behind of what was not handed out."""
 
 
 def make_transport(address: Address) -> Transport:
@@ -76,7 +76,7 @@ class _Pair:
         ours.setblocking(False)
         return ours
 
-    def close(self) -> None:
+    async def close(self) -> None:
         ours, self._ours = self._ours, None
         if ours is not None:
             ours.close()
@@ -129,7 +129,7 @@ class _TCPListener:
             raise
         return connection
 
-    def close(self) -> None:
+    async def close(self) -> None:
         pass
 
 
@@ -149,7 +149,7 @@ class _UnixListener:
             listener.listen(1)
         except OSError as error:
             listener.close()
-            self.close()
+            self._unlink()
             raise OSError(error.errno, f"{error.strerror}: {self._path}") from error
         return _listening(plan.give(listener))
 
@@ -195,7 +195,10 @@ class _UnixListener:
             connection.close()
             raise
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        self._unlink()
+
+    def _unlink(self) -> None:
         if self._bound:
             self._bound = False
             with contextlib.suppress(FileNotFoundError):

@@ -5,7 +5,7 @@ from typing import Any
 
 from .measuring import Figure, Spread
 
-HEADINGS = ("figure", "vmfsm", "floor", "ratio", "goal", "")
+HEADINGS = ("figure", "vmfsm", "floor", "compared", "goal", "")
 
 
 def table(figures: Sequence[Figure]) -> str:
@@ -23,16 +23,21 @@ def _row(figure: Figure) -> tuple[str, ...]:
         figure.name,
         f"{_shown(figure.samples)} {figure.unit}".rstrip(),
         f"{_shown(figure.floor)} {figure.unit}".rstrip() if figure.floor else "",
-        _shown(figure.ratios, 3) if figure.ratios else "",
+        _compared(figure),
         figure.goal.describe(figure.unit).rstrip() if figure.goal else "",
         verdict,
     )
 
 
-def _shown(samples: Sequence[float], digits: int | None = None) -> str:
+def _compared(figure: Figure) -> str:
+    if figure.goal and figure.goal.compared == "difference":
+        return f"+ {_shown(figure.differences)} {figure.unit}"
+    return f"x {_shown(figure.ratios)}" if figure.ratios else ""
+
+
+def _shown(samples: Sequence[float]) -> str:
     spread = Spread.of(samples)
-    if digits is None:
-        digits = 0 if spread.median >= 100 or spread.median == int(spread.median) else 2
+    digits = 0 if spread.median >= 100 or spread.median == int(spread.median) else 2
     return f"{spread.median:.{digits}f} ({spread.p10:.{digits}f}–{spread.p90:.{digits}f})"  # noqa: RUF001
 
 

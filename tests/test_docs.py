@@ -197,7 +197,7 @@ def test_each_reason_is_in_the_table_of_endings(reason: vmfsm.Reason) -> None:
 
 @pytest.mark.parametrize("state", list(vmfsm.State))
 def test_each_state_has_its_promise(state: vmfsm.State) -> None:
-    assert re.search(rf"^\| .*`{state.value}`.* \| ", text_of("lifecycle.md"), re.MULTILINE)
+    assert f"\n| `{state.value}` | " in text_of("lifecycle.md")
 
 
 def members(cls: type) -> list[str]:

@@ -14,6 +14,7 @@ from vmfsm_plugins.console import AsyncConsole, Console, Consoles, Expected
 from tests.waiting import InThread, until
 from vmfsm import (
     ConfigError,
+    GuestPanicked,
     LaunchError,
     Machine,
     MachineDied,
@@ -218,14 +219,45 @@ def test_flood_with_nobody_looking(make: Make) -> None:
         other.console.expect("> ")
         vm.consoles["a"].expect("> ")
         vm.consoles["a"].sendline("flood")
-        until(lambda: vm.consoles["a"].lost > 500_000)
+        until(lambda: vm.consoles["a"].lost > 100_000)
         other.console.sendline("ping")
         other.console.expect("pong", timeout=20)
         assert len(vm.consoles["a"].text) <= 64 * 1024
-        assert Path(vm.consoles["a"].path).stat().st_size > 500_000
+        assert Path(vm.consoles["a"].path).stat().st_size > 100_000
         last = vm.consoles["a"].expect(r" (\w+)\r\n").match.group(1)
         assert any(record.kind == "console-lost" for record in vm.timeline)
         assert int(vm.consoles["a"].expect(r" (\w+)\r\n").match.group(1), 16) > int(last, 16)
+
+
+def test_the_monitor_answers_during_a_flood(make: Make) -> None:
+    with make(block=[]) as vm:
+        vm.launch()
+        vm.console.expect("> ")
+        vm.console.sendline("flood")
+        until(lambda: len(vm.console.text) > 10_000)
+        for _ in range(50):
+            assert vm.qmp.execute("query-status", timeout=20)["status"] == "running"
+        vm.shutdown(timeout=20)
+        assert vm.state is State.STOPPED
+
+
+def test_a_panic_ends_a_wait(make: Make) -> None:
+    with make("-action", "panic=none", block=[]) as vm:
+        vm.launch()
+        vm.console.expect("> ")
+        waiting = InThread(vm.console.expect, "never", timeout=60)
+        vm.console.sendline("panic")
+        with pytest.raises(GuestPanicked):
+            waiting.result()
+        vm.console.sendline("ping")
+        vm.console.expect("pong", timeout=20)
+
+
+def test_compiled_patterns_are_taken_as_they_are(make: Make) -> None:
+    with make() as vm:
+        vm.launch()
+        assert vm.console.expect(re.compile("^READY", re.IGNORECASE), re.compile(b"guest")).index == 1
+        assert vm.console.expect(re.compile("READY", re.IGNORECASE)).match.group() == "ready"
 
 
 def test_two_serial_ports_and_the_order(make: Make) -> None:

@@ -99,9 +99,9 @@ for number in range(20000): consoles[0].send(b"y")
 consoles[0].sendall(b"END")
 """
     vm = run(code)
-    begin = time.thread_time()
+    begin = time.process_time()
     assert vm.console.expect("[ab]z", "END", timeout=100).index == 1
-    assert time.thread_time() - begin < 5
+    assert time.process_time() - begin < 10  # a search for each byte would take minutes
 
 
 def test_small_buffer_and_whole_file(run: Make) -> None:

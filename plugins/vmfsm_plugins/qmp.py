@@ -1,6 +1,7 @@
 """The monitor: QMP commands and events, over a socket made at launch."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from inspect import iscoroutinefunction
@@ -195,7 +196,7 @@ class QMP:
             return callback(event)
 
         def unsubscribe() -> None:
-            if call in self._subscribers:
+            with contextlib.suppress(ValueError):  # twice is once; or it had raised
                 self._subscribers.remove(call)
 
         self._subscribers.append(call)

@@ -1,6 +1,7 @@
 """The monitor of one launch: what happens to it on the I/O thread."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -72,7 +73,7 @@ class Session:
         except ConnectionLost as lost:
             raise await self._lost(client, lost.loss) from None
         self._client = client
-        await self.execute(make_request("query-status"))
+        await self.execute_raw(make_request("query-status"))
 
     async def reconnect(self) -> None:
         """Connect again; see `QMP.reconnect`."""
@@ -171,7 +172,7 @@ class Session:
             subscriber(event)
         except BaseException:  # whatever it is: nobody else may miss an event for it
             _LOGGER.exception("%s: a subscriber raised and is not called again", self._machine.name)
-            if subscriber in self._subscribers:
+            with contextlib.suppress(ValueError):  # it may have unsubscribed itself
                 self._subscribers.remove(subscriber)
 
     # -- the end of QEMU ------------------------------------------------------------------------------------

@@ -318,12 +318,14 @@ class Launch:
         """Let plugins read what QEMU left in its sockets, then tell everybody that it has ended."""
         assert self.plan is not None
         words = [asyncio.ensure_future(outcome(listen())) for _, listen in self.plan.last_words]
-        if words:
-            _, late = await asyncio.wait(words, timeout=LAST_WORDS)
-            for task in late:
-                task.cancel()
-            causes = [task.result()[1] for task in words if task.done() and not task.cancelled()]
-            self._cause = next((cause for cause in causes if cause is not None), None)
+        await asyncio.sleep(0)  # mostly they are done by then, and `asyncio.wait` would take two turns more
+        late = {task for task in words if not task.done()}
+        if late:
+            _, late = await asyncio.wait(late, timeout=LAST_WORDS)
+        for task in late:
+            task.cancel()
+        causes = [task.result()[1] for task in words if task not in late and not task.cancelled()]
+        self._cause = next((cause for cause in causes if cause is not None), None)
         self._tell_gone()
 
     def _tell_gone(self) -> None:
@@ -341,6 +343,7 @@ class Launch:
             self._end_deadline = self._deadline if self._failed is not None else Deadline(UNASKED_CLEANUP)
         deadline = self._end_deadline
         cleaning = asyncio.ensure_future(self._early_cleanup(deadline))
+        await asyncio.sleep(0)  # mostly there is nothing to do
         if self.process is not None and not self.gone.done():
             await self._stop(self.process, cleaning, deadline)
         self.errors += await cleaning

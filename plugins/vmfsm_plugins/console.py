@@ -79,7 +79,6 @@ class Consoles:
     @hookimpl
     async def pre_launch(self, machine: Machine, plan: LaunchPlan) -> None:
         self._launches += 1
-        plan.on_exit(self._dry)
         plan.on_evidence(self._evidence)
         wanted: list[tuple[Options, int]] = []
         for name, console in self._consoles.items():
@@ -87,6 +86,7 @@ class Consoles:
             path = options.log or os.path.join(plan.log_dir or plan.directory, f"{machine.name}-{name}.log")
             stream, other = console.open(numbered(os.fspath(path), self._launches))
             self._streams.append(stream)
+            plan.on_exit(stream.dry)
             wanted.append((options, plan.give(other)))
         plan.args += arguments(wanted)
 
@@ -99,9 +99,6 @@ class Consoles:
             bridges |= stream.bridges
         if bridges:
             await asyncio.wait(bridges, timeout=_LINGER)
-
-    async def _dry(self) -> None:
-        await asyncio.gather(*(stream.dry() for stream in self._streams))
 
     def _evidence(self) -> dict[str, object]:
         texts = {name: console.last_lines() for name, console in self._consoles.items()}

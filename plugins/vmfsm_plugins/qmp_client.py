@@ -118,6 +118,14 @@ class Client(QMPClient):
             self.greeted_with = dict(msg)
         return msg
 
+    async def _do_recv(self) -> Message:
+        message = await super()._do_recv()
+        # When it starts, QEMU may send an event to who has just connected to it, even before the greeting.
+        while self.runstate is Runstate.CONNECTING and "event" in message:
+            await self._on_message(message)
+            message = await super()._do_recv()
+        return message
+
     async def _on_message(self, msg: Message) -> None:
         number = msg.get("id")
         if type(number) is int:

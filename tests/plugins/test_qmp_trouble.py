@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import json
 import os
 import signal
 import time
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from vmfsm_plugins.qmp import QMPConnectionError
 
+from tests.plugins.fake_qmp import GREETING
 from tests.plugins.monitors import MakeMachine
 from tests.waiting import InThread, until
 from vmfsm import LaunchError, MachineDied, MachineTimeout, PluginError, Reason, State
@@ -80,6 +82,19 @@ def test_a_greeting_that_is_none(monitored: MakeMachine, greeting: str, message:
     if not half:
         assert isinstance(caught.value.__cause__, PluginError)
         assert isinstance(caught.value.__cause__.__cause__, QMPConnectionError)
+
+
+def test_events_before_the_greeting_and_before_the_negotiation_is_over(monitored: MakeMachine) -> None:
+    event = '{"event": "RESUME", "timestamp": {"seconds": 1, "microseconds": 2}}\r\n'
+    agreement = event + '{"return": {}, "id": ID}\r\n'
+    fake = {
+        "greeting": event + json.dumps(GREETING) + "\r\n",
+        "on": {"qmp_capabilities": [["send", agreement]]},
+    }
+    vm = monitored(fake=fake)
+    assert [event["event"] for event in vm.qmp.events()] == ["RESUME", "RESUME"]
+    assert vm.qmp.version == (9, 8, 7)
+    assert vm.qmp.execute("anything") == {}
 
 
 def test_the_time_for_the_negotiation(monitored: MakeMachine) -> None:

@@ -472,6 +472,13 @@ class Machine:
         launch = self._launch
         if launch is None or (launch.final is not None and not launch.had_run):
             raise self._refused(operation)
+        if launch.process is None and in_hook_of(self):
+            raise TransitionError(
+                f"{self.name}: {operation} would wait for a QEMU that is started after pre_launch only",
+                event=operation,
+                machine=self.name,
+                state=self.state,
+            )
         return launch
 
     def _serve(self, caller: Caller, deadline: Deadline, operation: str) -> None:

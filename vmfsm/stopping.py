@@ -31,7 +31,8 @@ async def stop(
 ) -> bool:
     """End QEMU: hooks, polite ways, SIGTERM, SIGKILL. On the I/O thread; returns when it has gone.
 
-    Or `REAP` seconds after SIGKILL. Without a polite way SIGTERM is the polite way: QEMU ends well by it.
+    Or `REAP` seconds after SIGKILL. Where there is no polite way, or none could be gone (the monitor was lost,
+    say), SIGTERM is the polite way: QEMU ends well by it.
 
     :param cleaning: the `early_cleanup` hooks, which come first; a late one goes on beside the ladder.
     :param force: sends a signal, and returns whether QEMU was alive to get it.
@@ -42,6 +43,7 @@ async def stop(
     total = deadline.remaining() or 0.0
     await _first({gone, cleaning}, deadline, total * _AFTER_HOOKS)
 
+    asked = False
     budget = max(0.0, (deadline.remaining() or 0.0) - total * _AFTER_POLITE)
     for number, (plugin, way) in enumerate(ways):
         if gone.done() or deadline.expired:
@@ -50,15 +52,17 @@ async def stop(
         asking = asyncio.ensure_future(outcome(way()))
         reserve = total * _AFTER_POLITE + budget * (len(ways) - 1 - number) / len(ways)
         await _first({gone, asking}, deadline, reserve)
-        if asking.done() and asking.result()[0] is None:
-            await _first({gone}, deadline, reserve)
-        else:
+        if not asking.done():
+            asked = True
             asking.cancel()
+        elif asking.result()[0] is None:
+            asked = True
+            await _first({gone}, deadline, reserve)
 
     forced = False
     if not gone.done() and not deadline.expired:
         record("stop", {"way": "SIGTERM"}, 200)
-        forced = force(signal.SIGTERM) and bool(ways)
+        forced = force(signal.SIGTERM) and asked
         await _first({gone}, deadline, total * _AFTER_SIGTERM)
     if not gone.done():
         record("stop", {"way": "SIGKILL"}, 200)

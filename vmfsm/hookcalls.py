@@ -135,6 +135,9 @@ class HookCalls:
                 error = await _await(implementation.function(*values))
             else:
                 error = await self._run(lambda: implementation.function(*values))
+        except asyncio.CancelledError as cancelled:
+            error = cancelled
+            raise
         finally:
             self.running = None
             data = {

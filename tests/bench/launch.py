@@ -12,6 +12,8 @@ from .floor import NO_MACHINE, QEMU, BareQEMU
 from .measuring import Figure, Goal, by_turns
 
 ROUNDS, QUICK = 100, 10
+SETTLE = 0.005
+"""Seconds for QEMU and all threads to come to rest between the two."""
 
 
 def measure(rounds: int) -> list[Figure]:
@@ -31,12 +33,14 @@ def _machine() -> dict[str, float]:
     with machine:
         machine.launch()
         launched = time.perf_counter()
+        time.sleep(SETTLE)
+        stopping = time.perf_counter()
         machine.shutdown()
         stopped = time.perf_counter()
     return {
         "construct": (constructed - begin) * 1e3,
         "launch": (launched - constructed) * 1e3,
-        "stop": (stopped - launched) * 1e3,
+        "stop": (stopped - stopping) * 1e3,
     }
 
 
@@ -45,6 +49,8 @@ def _bare() -> dict[str, float]:
     with BareQEMU() as qemu:
         qemu.negotiate()
         launched = time.perf_counter()
+        time.sleep(SETTLE)
+        stopping = time.perf_counter()
         qemu.quit()
         stopped = time.perf_counter()
-    return {"launch": (launched - begin) * 1e3, "stop": (stopped - launched) * 1e3}
+    return {"launch": (launched - begin) * 1e3, "stop": (stopped - stopping) * 1e3}

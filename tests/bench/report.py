@@ -32,12 +32,13 @@ def _row(figure: Figure) -> tuple[str, ...]:
 def _compared(figure: Figure) -> str:
     if figure.goal and figure.goal.compared == "difference":
         return f"+ {_shown(figure.differences)} {figure.unit}"
-    return f"x {_shown(figure.ratios)}" if figure.ratios else ""
+    return f"x {_shown(figure.ratios, 3)}" if figure.ratios else ""
 
 
-def _shown(samples: Sequence[float]) -> str:
+def _shown(samples: Sequence[float], digits: int | None = None) -> str:
     spread = Spread.of(samples)
-    digits = 0 if spread.median >= 100 or spread.median == int(spread.median) else 2
+    if digits is None:
+        digits = 0 if spread.median >= 100 or spread.median == int(spread.median) else 2
     return f"{spread.median:.{digits}f} ({spread.p10:.{digits}f}–{spread.p90:.{digits}f})"  # noqa: RUF001
 
 

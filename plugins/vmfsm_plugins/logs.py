@@ -19,9 +19,9 @@ from vmfsm import (
     hookimpl,
 )
 
-from .buffer import Buffer
-from .drain import MOST, Drain, News, Records
-from .logfile import LogFile, is_path, numbered
+from .streams.buffer import Buffer
+from .streams.drain import MOST, Drain, News, Records
+from .streams.logfile import LogFile, is_path, numbered
 
 _LOGGER = logging.getLogger("vmfsm.logs")
 _KEPT = 1024 * 1024

@@ -8,7 +8,7 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vmfsm_plugins.buffer import Buffer, Position
+from vmfsm_plugins.streams.buffer import Buffer, Position
 
 hostile = st.one_of(
     st.binary(max_size=12), st.text(max_size=6).map(lambda text: text.encode("utf-8", "surrogatepass"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vmfsm_plugins.qmp_events import SIZE, matches
+from vmfsm_plugins.qmp.events import SIZE, matches
 
 from tests.plugins.monitors import MakeMachine
 from tests.waiting import InThread, until

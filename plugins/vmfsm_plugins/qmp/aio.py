@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vmfsm import MachineDied
 
-from .qmp_events import Event, Mark, Wanted, check_wanted, describe_wanted
-from .qmp_request import make_request
+from .events import Event, Mark, Wanted, check_wanted, describe_wanted
+from .request import make_request
 
 if TYPE_CHECKING:
-    from .qmp import QMP
+    from .plugin import QMP
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from vmfsm import ConfigError
 
-from .logfile import is_path
+from ..streams.logfile import is_path
 
 DEFAULT_BUFFER = 1024 * 1024
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@:-]{0,63}")

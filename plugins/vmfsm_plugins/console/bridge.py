@@ -8,8 +8,8 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import IO, Any, cast
 
-from .buffer import View
-from .drain import MOST, News
+from ..streams.buffer import View
+from ..streams.drain import MOST, News
 
 
 class Bridge:

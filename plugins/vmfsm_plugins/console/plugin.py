@@ -7,16 +7,13 @@ from types import MappingProxyType
 
 from vmfsm import LaunchPlan, Machine, hookimpl
 
-from .console_api import AsyncConsole, Console
-from .console_expect import Expected
-from .console_options import DEFAULT_BUFFER, Options, arguments, check
-from .console_stream import Stream
-from .logfile import numbered
+from ..streams.logfile import numbered
+from .api import Console
+from .options import DEFAULT_BUFFER, Options, arguments, check
+from .stream import Stream
 
 _LINGER = 0.1
 """Seconds at the end of the machine for readers of `socket` to take what they have not taken yet."""
-
-__all__ = ["AsyncConsole", "Console", "Consoles", "Expected"]
 
 
 class Consoles:

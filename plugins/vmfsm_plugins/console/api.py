@@ -8,11 +8,11 @@ from typing import IO, Any, NoReturn
 
 from vmfsm import ConfigError, ConsoleClosed, Machine, MachineDied, MachineTimeout, TransitionError
 
-from .buffer import BEGINNING, Position
-from .console_bridge import as_file
-from .console_expect import Expected, Pattern, Search
-from .console_options import Options
-from .console_stream import Progress, Stream
+from ..streams.buffer import BEGINNING, Position
+from .bridge import as_file
+from .expect import Expected, Pattern, Search
+from .options import Options
+from .stream import Progress, Stream
 
 _LOGGER = logging.getLogger("vmfsm.console")
 _EVIDENCE = 8 * 1024

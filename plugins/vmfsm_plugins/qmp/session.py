@@ -10,12 +10,12 @@ from typing import Any
 
 from vmfsm import ConfigError, Machine, TransitionError, Verdict
 
-from .qmp_client import Client, ConnectionLost, Loss, Reply
-from .qmp_errors import QMPCommandError, QMPConnectionError
-from .qmp_events import Event, EventRing
-from .qmp_request import Request, make_request
-from .qmp_run_state import after_event, after_status
-from .qmp_transport import Transport
+from .client import Client, ConnectionLost, Loss, Reply
+from .errors import QMPCommandError, QMPConnectionError
+from .events import Event, EventRing
+from .request import Request, make_request
+from .run_state import after_event, after_status
+from .transport import Transport
 
 _LOGGER = logging.getLogger("vmfsm.qmp")
 

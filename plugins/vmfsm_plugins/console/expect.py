@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from vmfsm import ConfigError
 
-from .buffer import Buffer, Position, View
+from ..streams.buffer import Buffer, Position, View
 
 Pattern = str | bytes | re.Pattern[str] | re.Pattern[bytes]
 

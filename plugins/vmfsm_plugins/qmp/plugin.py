@@ -20,14 +20,11 @@ from vmfsm import (
     hookimpl,
 )
 
-from .qmp_aio import AsyncQMP
-from .qmp_errors import QMPCommandError, QMPConnectionError
-from .qmp_events import Event, Mark, Wanted, check_wanted, describe_wanted
-from .qmp_request import make_request
-from .qmp_session import Session
-from .qmp_transport import Address, make_transport
-
-__all__ = ["QMP", "AsyncQMP", "Mark", "QMPCommandError", "QMPConnectionError"]
+from .aio import AsyncQMP
+from .events import Event, Mark, Wanted, check_wanted, describe_wanted
+from .request import make_request
+from .session import Session
+from .transport import Address, make_transport
 
 T = TypeVar("T")
 

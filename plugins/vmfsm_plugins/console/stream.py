@@ -4,12 +4,12 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from .buffer import Buffer, Position
-from .console_bridge import Bridge
-from .console_expect import Cursor
-from .console_options import Options
-from .drain import MOST, Drain, News, Records
-from .logfile import LogFile
+from ..streams.buffer import Buffer, Position
+from ..streams.drain import MOST, Drain, News, Records
+from ..streams.logfile import LogFile
+from .bridge import Bridge
+from .expect import Cursor
+from .options import Options
 
 _SLICE = 256 * 1024
 

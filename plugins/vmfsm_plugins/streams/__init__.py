@@ -1,0 +1,1 @@
+"""What consoles and QEMU's output have in common: drained, kept within a bound, written to a file."""

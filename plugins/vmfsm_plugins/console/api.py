@@ -7,8 +7,8 @@ import time
 from typing import IO, Any, NoReturn
 
 from vmfsm import ConfigError, ConsoleClosed, Machine, MachineDied, MachineTimeout, TransitionError
+from vmfsm_plugins.streams.buffer import BEGINNING, Position
 
-from ..streams.buffer import BEGINNING, Position
 from .bridge import as_file
 from .expect import Expected, Pattern, Search
 from .options import Options

@@ -8,8 +8,8 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import IO, Any, cast
 
-from ..streams.buffer import View
-from ..streams.drain import MOST, News
+from vmfsm_plugins.streams.buffer import View
+from vmfsm_plugins.streams.drain import MOST, News
 
 
 class Bridge:

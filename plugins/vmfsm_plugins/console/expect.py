@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from vmfsm import ConfigError
-
-from ..streams.buffer import Buffer, Position, View
+from vmfsm_plugins.streams.buffer import Buffer, Position, View
 
 Pattern = str | bytes | re.Pattern[str] | re.Pattern[bytes]
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from vmfsm import ConfigError
-
-from ..streams.logfile import is_path
+from vmfsm_plugins.streams.logfile import is_path
 
 DEFAULT_BUFFER = 1024 * 1024
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@:-]{0,63}")

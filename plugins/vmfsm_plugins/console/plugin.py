@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from vmfsm import LaunchPlan, Machine, hookimpl
+from vmfsm_plugins.streams.logfile import numbered
 
-from ..streams.logfile import numbered
 from .api import Console
 from .options import DEFAULT_BUFFER, Options, arguments, check
 from .stream import Stream

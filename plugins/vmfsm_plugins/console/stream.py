@@ -4,9 +4,10 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from ..streams.buffer import Buffer, Position
-from ..streams.drain import MOST, Drain, News, Records
-from ..streams.logfile import LogFile
+from vmfsm_plugins.streams.buffer import Buffer, Position
+from vmfsm_plugins.streams.drain import MOST, Drain, News, Records
+from vmfsm_plugins.streams.logfile import LogFile
+
 from .bridge import Bridge
 from .expect import Cursor
 from .options import Options

@@ -182,7 +182,11 @@ class Session:
 
         :raises QMPConnectionError: when it could not be asked.
         """
-        if self.connected("quit").lost.done():
+        client = self.connected("quit")
+        if client.lost.done():
+            if client.lost.result().perhaps_exit:
+                # If it is its end, let it come: what is done to make it go would be taken for the cause.
+                await asyncio.sleep(client.lost_at + _EXIT_GRACE - time.monotonic())
             await self.reconnect()
         reply = await self._exchange(self.connected("quit"), make_request("quit"))
         if isinstance(reply, Loss) and not reply.perhaps_exit:

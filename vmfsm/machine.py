@@ -258,6 +258,8 @@ class Machine:
             launch.kill_now()
         launch, was_over = self._end("kill", deadline)
         if launch is not None and not was_over and launch.errors:
+            if launch.final is not None and launch.final[0] is State.STOPPED:
+                launch.told.add(threading.current_thread())  # that is all there is to tell
             raise self._with_evidence(plugin_errors(launch.errors))
 
     def wait(self, timeout: float | None = None) -> int | None:

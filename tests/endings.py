@@ -52,6 +52,14 @@ class Spoiler:
         self.quitting()
 
 
+class NoGood(Exception):
+    """What is wrong with a hook."""
+
+
+def be_no_good() -> None:
+    raise NoGood("no good")
+
+
 def spoiler(vm: Machine) -> Spoiler:
     plugin = vm.plugin("spoiler")
     assert isinstance(plugin, Spoiler)
@@ -188,14 +196,8 @@ def _launch_silent(vm: Machine) -> BaseException:
     return _launch(vm, timeout=1)
 
 
-HOOK_ERROR = ValueError("no good")
-
-
 def _launch_with_bad_hook(vm: Machine) -> BaseException:
-    def launched() -> None:
-        raise HOOK_ERROR
-
-    spoiler(vm).launched = launched
+    spoiler(vm).launched = be_no_good
     return _launch(vm)
 
 

@@ -16,13 +16,14 @@ from vmfsm_plugins.qmp import QMP
 from tests.conftest import MakeMachine
 from tests.endings import (
     ENDINGS,
-    HOOK_ERROR,
     LAUNCH_FAILURES,
     TIMEOUT,
     Ending,
     MakeGuest,
+    NoGood,
     assert_ended,
     assert_path,
+    be_no_good,
     be_silent,
     be_wedged,
     guests,
@@ -640,7 +641,7 @@ class TestLaunch:
         plugin_error = error.__cause__
         assert isinstance(plugin_error, PluginError)
         assert (plugin_error.plugin, plugin_error.hook) == ("spoiler", "post_launch")
-        assert plugin_error.__cause__ is HOOK_ERROR
+        assert type(plugin_error.__cause__) is NoGood
 
     def test_ctrl_c(self, guest: MakeGuest) -> None:
         assert type(self.fail(guest(), "ctrl-c")) is KeyboardInterrupt
@@ -673,14 +674,11 @@ class TestLaunch:
 def assert_blames_spoiler(error: BaseException) -> None:
     assert isinstance(error, PluginError)
     assert (error.plugin, error.hook) == ("spoiler", "early_cleanup")
-    assert error.__cause__ is HOOK_ERROR
+    assert type(error.__cause__) is NoGood
 
 
 def spoil_clean_up(vm: Machine) -> None:
-    def quitting() -> None:
-        raise HOOK_ERROR
-
-    spoiler(vm).quitting = quitting
+    spoiler(vm).quitting = be_no_good
 
 
 def end(vm: Machine, ending: Ending) -> None:
@@ -717,7 +715,7 @@ def test_clean_up_that_raises_changes_no_ending(guest: MakeGuest, name: str) -> 
     vm.shutdown()
 
 
-@pytest.mark.parametrize("name", LAUNCH_FAILURES)
+@pytest.mark.parametrize("name", [name for name in LAUNCH_FAILURES if name != "cancelled-by-kill"])
 def test_clean_up_that_raises_changes_no_failed_launch(guest: MakeGuest, name: str) -> None:
     vm, failure = guest(), LAUNCH_FAILURES[name]
     spoil_clean_up(vm)
@@ -727,6 +725,22 @@ def test_clean_up_that_raises_changes_no_failed_launch(guest: MakeGuest, name: s
         assert type(error) is LaunchError
         (also,) = error.errors
         assert_blames_spoiler(also)
+
+
+def test_clean_up_that_raises_after_a_launch_was_killed(guest: MakeGuest) -> None:
+    vm = guest()
+    spoil_clean_up(vm)
+    spoiler(vm).planning = be_silent
+    launching = InThread(vm.launch)
+    until(lambda: vm.pid)
+    with pytest.raises(PluginError) as caught:
+        vm.kill()
+    assert_blames_spoiler(caught.value)
+    launching.join()
+    assert isinstance(launching.error, LaunchError)
+    (also,) = launching.error.errors
+    assert_blames_spoiler(also)
+    assert_ended(vm, State.STOPPED, Reason.KILLED, -signal.SIGKILL)
 
 
 # -- races --------------------------------------------------------------------------------------------------

@@ -10,16 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.waiting import InThread, until
-from vmfsm import (
-    AbnormalExit,
-    LaunchError,
-    LaunchPlan,
-    Machine,
-    Reason,
-    State,
-    VMError,
-    hookimpl,
-)
+from vmfsm import AbnormalExit, LaunchError, LaunchPlan, Machine, Reason, State, VMError, hookimpl
 from vmfsm.lifecycle import INITIAL, TABLE
 from vmfsm.testing import GUEST_ARGS
 
@@ -165,6 +156,13 @@ ENDINGS = {
 }
 
 
+def up(guest: MakeGuest, ending: Ending | None = None) -> Machine:
+    """The machine, running, with its guest ready."""
+    vm = guest(**(ending.settings if ending else {})).launch()
+    until_guest_is_up(vm)
+    return vm
+
+
 # -- a launch that comes to nothing -------------------------------------------------------------------------
 
 
@@ -253,3 +251,8 @@ def assert_path(vm: Machine) -> None:
         state, at = transition.dest, transition.at
     assert (state, at) == (vm.state, vm.since)
     assert vm.history[-1].reason is vm.reason
+
+
+def assert_no_note_of(vm: Machine, error: BaseException) -> None:
+    """Leaving the block added nothing to what went through it."""
+    assert not any(f"with machine {vm.name}" in note for note in getattr(error, "__notes__", ()))

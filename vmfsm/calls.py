@@ -59,11 +59,18 @@ class Calls:
             verdict = self._verdicts[0]
             self._verdicts.clear()
             for call in concerned:
-                error = GuestPanicked(
-                    f"{self.name}: {verdict.kind} (seen by {verdict.where}) during {call.operation}"
-                )
-                error.verdict = verdict
-                call.stop(error)
+                call.stop(self._panicked(verdict, call.operation))
+
+    def take_verdict(self, operation: str) -> GuestPanicked:
+        """The error for a verdict that nobody was told, who is told now."""
+        verdict = self._verdicts[0]
+        self._verdicts.clear()
+        return self._panicked(verdict, operation)
+
+    def _panicked(self, verdict: Verdict, operation: str) -> GuestPanicked:
+        error = GuestPanicked(f"{self.name}: {verdict.kind} (seen by {verdict.where}) during {operation}")
+        error.verdict = verdict
+        return error
 
     @property
     def has_verdict(self) -> bool:
@@ -226,7 +233,7 @@ class Call:
     def timeout(self) -> MachineTimeout:
         """The error for a deadline that is over."""
         seconds = self._deadline.timeout
-        error = MachineTimeout(f"{self._calls.name}: {self.operation} was not over after {seconds:g} s")
+        error = MachineTimeout(f"{self._calls.name}: {self.operation} timed out after {seconds:g} s")
         error.operation, error.timeout = self.operation, seconds
         return error
 

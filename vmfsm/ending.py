@@ -13,6 +13,7 @@ from .lifecycle import Reason, State
 _BY_GUEST = frozenset({"guest-shutdown", "guest-reset"})
 _BY_QUIT = "host-qmp-quit"
 _BY_SIGNAL = "host-signal"
+PANIC = "guest-panic"
 
 
 class Facts(NamedTuple):

@@ -18,7 +18,7 @@ from .caller import Caller, Runner
 from .calls import Calls
 from .config import Config
 from .deadline import Deadline
-from .ending import Facts, judge
+from .ending import PANIC, Facts, judge
 from .errors import LaunchError, MachineDied, MachineTimeout, PluginError, TransitionError, VMError, describe
 from .hookcalls import CLEANUP_GRACE, HookCalls
 from .iothread import IOThread, outcome
@@ -39,6 +39,8 @@ LAST_BREATH = 0.25
 """Seconds for a QEMU that a set-up hook has failed with to turn out to have ended."""
 LAST_WORDS = 0.5
 """Seconds for reading what a QEMU that has ended left in its sockets."""
+HURRY = 2.0
+"""Seconds until SIGKILL when whoever waits for the end is interrupted."""
 UNASKED_CLEANUP = 30.0
 """Seconds for the clean-up hooks after a QEMU that ended unasked."""
 
@@ -136,16 +138,28 @@ class Launch:
     def kill_now(self) -> None:
         """Send SIGKILL, and see to it that no process is made any more. From any thread; never waits."""
         self._no_spawn = True
-        if self.process is None or self.force(signal.SIGKILL):
-            self._killed = True
+        before, self._killed = (
+            self._killed,
+            True,
+        )  # first, since the exit may be judged at any moment from then on
+        if self.process is not None and not self.force(signal.SIGKILL):
+            self._killed = before
 
     def force(self, number: signal.Signals) -> bool:
         """Send a signal to QEMU's process group; whether it was alive to get it. From any thread."""
         process = self.process
-        sent = process is not None and process.signal(number)
-        if sent:
-            self._signals.add(number)
+        if process is None:
+            return False
+        sent_before = number in self._signals
+        self._signals.add(number)
+        sent = process.signal(number)
+        if not sent and not sent_before:
+            self._signals.discard(number)
         return sent
+
+    def hurry(self) -> None:
+        """Somebody who waits for the end was interrupted: no more than `HURRY` seconds until SIGKILL."""
+        self._watch(Deadline(HURRY))
 
     def _watch(self, deadline: Deadline) -> None:
         """Kill when `deadline` is over, whatever the walk is held up by."""
@@ -193,10 +207,15 @@ class Launch:
             error = abnormal_exit(self.name, self._describe_exit(), self.exit_status, reason, self.errors)
             error.__cause__ = self.failure
             return error
+        if self._cause == PANIC and self.calls.has_verdict:
+            return self.calls.take_verdict("the end of the machine")
         return plugin_errors(self.errors) if self.errors else None
 
     def _died(self, operation: str) -> MachineDied:
-        return machine_died(self.name, operation, self._describe_exit(), self.exit_status, self._judge()[1])
+        how = self._describe_exit() + (" after the guest panicked" if self._cause == PANIC else "")
+        return machine_died(
+            self.name, operation, how, self.exit_status, self._judge()[1], was_over=self.final is not None
+        )
 
     def _describe_exit(self) -> str:
         if self.process is None:
@@ -207,7 +226,6 @@ class Launch:
 
     async def live(self) -> None:
         """The whole walk, from `launching` to the final state."""
-        self._fire(Event.LAUNCH, None)
         await self._launch()
         if self._failed is None:
             assert self.process is not None
@@ -392,10 +410,10 @@ class Launch:
                 "%s: QEMU (pid %d) has not ended after SIGKILL: stuck in the kernel", self.name, process.pid
             )
 
-    def _ways(self, plan: LaunchPlan) -> list[tuple[str, Polite]]:
+    def _ways(self, plan: LaunchPlan) -> list[tuple[str, Polite, bool]]:
         """The polite ways that apply, the guest's first."""
         ways = sorted(plan.polite, key=lambda way: not way[2])
-        return [(plugin, way) for plugin, way, guest in ways if self._asked_guest or not guest]
+        return [way for way in ways if self._asked_guest or not way[2]]
 
     def _judge(self) -> tuple[State, Reason]:
         if self._failed is not None:

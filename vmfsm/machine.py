@@ -213,6 +213,7 @@ class Machine:
         :raises LaunchError: when that fails; QEMU is gone then, and what was set up is cleaned up.
         :raises TransitionError: in other states; nothing has changed then.
         """
+        __tracebackhide__ = True
         deadline = Deadline(timeout)
         io = self._io("launch")
         ExitGuard.get(), Workers.get()  # neither can be made any more when the interpreter exits
@@ -240,6 +241,7 @@ class Machine:
 
         Nothing happens where nothing is alive. From another thread during `launch` it cancels that.
         """
+        __tracebackhide__ = True
         deadline = Deadline(timeout)
         launch, was_over = self._end("shutdown", deadline, guest=guest)
         if launch is not None and launch.had_run:
@@ -251,6 +253,7 @@ class Machine:
         :raises PluginError: when clean-up hooks raised.
         :raises MachineTimeout: when the clean-up takes longer; QEMU is gone even so.
         """
+        __tracebackhide__ = True
         deadline = Deadline(timeout)
         self._io("kill")
         launch = self._launch
@@ -270,6 +273,7 @@ class Machine:
         :raises GuestPanicked: when that happens meanwhile.
         :raises TransitionError: when it was never launched.
         """
+        __tracebackhide__ = True
         deadline = Deadline(timeout)
         self._io("wait")
         launch = self._launch
@@ -323,6 +327,7 @@ class Machine:
 
         What the coroutine raises is raised here. An exception in the waiting thread cancels it.
         """
+        __tracebackhide__ = True
         try:
             deadline = Deadline(timeout)
             self._io(operation, in_hooks=True)
@@ -345,6 +350,7 @@ class Machine:
         of_guest: bool = False,
     ) -> T:
         """`run` for coroutines: to be awaited on the I/O thread or in any other asyncio loop."""
+        __tracebackhide__ = True
         try:
             deadline = Deadline(timeout)
             self._refuse_in_child(operation)
@@ -407,6 +413,8 @@ class Machine:
             deadline,
             caller,
         )
+        # Now, not in the task: who asks next may be served in this very turn of the loop, and must be refused.
+        self._fire(Event.LAUNCH, None)
         io.start(self._live(self._launch))
 
     async def _live(self, launch: Launch) -> None:
@@ -484,6 +492,7 @@ class Machine:
         return launch
 
     def _serve(self, caller: Caller, deadline: Deadline, operation: str) -> None:
+        __tracebackhide__ = True
         try:
             caller.serve(deadline)
         except queue.Empty:
@@ -493,7 +502,7 @@ class Machine:
                 launch.force_late()
                 held_up = launch.held_up_by()
             error = MachineTimeout(
-                f"{self.name}: {operation} was not over {GRACE:g} s after {deadline.timeout:g} s{held_up}",
+                f"{self.name}: {operation} was not over {GRACE:g} s after its {deadline.timeout:g} s{held_up}",
                 machine=self.name,
                 state=self.state,
             )
@@ -520,6 +529,7 @@ class Machine:
 
     def _end(self, call: str, deadline: Deadline, *, guest: bool = False) -> tuple[Launch | None, bool]:
         """Have the machine ended and wait for that: which launch it was, and whether it was over already."""
+        __tracebackhide__ = True
         io = self._io(call)
         launch = self._launch
         if launch is None:
@@ -533,12 +543,14 @@ class Machine:
             raise self._with_evidence(error) from None
         except BaseException as interrupt:
             caller.leave(interrupt)
+            io.post(launch.hurry)
             with contextlib.suppress(queue.Empty):
                 caller.serve(deadline)
             raise
         return launch, was_over
 
     def _raise(self, error: BaseException | None) -> None:
+        __tracebackhide__ = True
         if error is not None:
             raise self._with_evidence(error) if isinstance(error, VMError) else error
 
@@ -549,6 +561,9 @@ class Machine:
             error.state = self.state
         if not any(error.evidence) and not isinstance(error, ConfigError | TransitionError):
             error.attach(self.evidence())
+            run_state = self.run_state
+            if isinstance(error, MachineTimeout) and run_state not in {None, "running"}:
+                error.add_note(f"QEMU's run state: {run_state}")
         if isinstance(error, LaunchError):
             error.output = error.evidence.output
         return error

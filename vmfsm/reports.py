@@ -1,5 +1,6 @@
 """The exceptions that tell users how a launch failed or a machine ended."""
 
+import os
 import signal
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -38,8 +39,8 @@ def launch_error(
     evidence: Evidence,
     errors: Sequence[PluginError],
 ) -> LaunchError:
-    last = next(reversed(evidence.output.rstrip().splitlines()), "")
-    said = f": {printable(last)}" if last else ""
+    said = _own_words(evidence.output, command)
+    said = f": {printable(said)}" if said else ""
     error = LaunchError(
         f"{name}: launch failed: {failure.what}{said}",
         machine=name,
@@ -52,8 +53,18 @@ def launch_error(
     return error
 
 
-def machine_died(name: str, operation: str, how: str, status: int | None, reason: Reason) -> MachineDied:
-    error = MachineDied(f"{name}: {how}, during {operation}")
+def _own_words(output: str, command: Sequence[str]) -> str:
+    """The first line in which QEMU speaks of itself (`qemu-system-x86_64: …`), else its last."""
+    lines = output.rstrip().splitlines()
+    programs = tuple(f"{os.path.basename(word)}:" for word in command[:-1] or command)
+    return next((line for line in lines if line.startswith(programs)), lines[-1] if lines else "")
+
+
+def machine_died(
+    name: str, operation: str, how: str, status: int | None, reason: Reason, *, was_over: bool
+) -> MachineDied:
+    when = f"had ended before {operation}" if was_over else f"ended during {operation}"
+    error = MachineDied(f"{name}: the machine {when}: {how} ({reason.value})")
     error.exit_status, error.reason = status, reason
     return error
 

@@ -18,6 +18,8 @@ REAP = 5.0
 _AFTER_HOOKS = 0.6
 _AFTER_POLITE = 0.3
 _AFTER_SIGTERM = 0.15
+# A guest that is to shut itself down gets most of the time for politeness: QEMU itself needs milliseconds.
+_SHARE_OF_GUEST = 0.9
 
 
 async def stop(
@@ -25,7 +27,7 @@ async def stop(
     gone: "asyncio.Future[Any]",
     cleaning: "asyncio.Future[Any]",
     deadline: Deadline,
-    ways: Sequence[tuple[str, Polite]],
+    ways: Sequence[tuple[str, Polite, bool]],
     force: Callable[[signal.Signals], bool],
     record: Callable[[str, dict[str, object], int], object],
 ) -> bool:
@@ -44,13 +46,15 @@ async def stop(
     await _first({gone, cleaning}, deadline, total * _AFTER_HOOKS)
 
     asked = False
-    budget = max(0.0, (deadline.remaining() or 0.0) - total * _AFTER_POLITE)
-    for number, (plugin, way) in enumerate(ways):
+    for number, (plugin, way, of_guest) in enumerate(ways):
         if gone.done() or deadline.expired:
             break
-        record("stop", {"way": plugin}, 200)
+        record("stop", {"way": f"{plugin} (the guest)" if of_guest else plugin}, 200)
         asking = asyncio.ensure_future(outcome(way()))
-        reserve = total * _AFTER_POLITE + budget * (len(ways) - 1 - number) / len(ways)
+        left = max(0.0, (deadline.remaining() or 0.0) - total * _AFTER_POLITE)
+        rest = len(ways) - 1 - number
+        share = _SHARE_OF_GUEST if of_guest and rest else 1 / (rest + 1)
+        reserve = total * _AFTER_POLITE + left * (1 - share)
         await _first({gone, asking}, deadline, reserve)
         if not asking.done():
             asked = True

@@ -413,7 +413,7 @@ class Machine:
             deadline,
             caller,
         )
-        # Now, not in the task: who asks next may be served in this very turn of the loop, and must be refused.
+        # Now, not in the task: who asks next may be served in this very turn of the loop, to be refused.
         self._fire(Event.LAUNCH, None)
         io.start(self._live(self._launch))
 

@@ -502,7 +502,7 @@ class Machine:
                 launch.force_late()
                 held_up = launch.held_up_by()
             error = MachineTimeout(
-                f"{self.name}: {operation} was not over {GRACE:g} s after its {deadline.timeout:g} s{held_up}",
+                f"{self.name}: {operation}: not over {GRACE:g} s after its {deadline.timeout:g} s{held_up}",
                 machine=self.name,
                 state=self.state,
             )

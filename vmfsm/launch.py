@@ -416,8 +416,9 @@ class Launch:
         return [way for way in ways if self._asked_guest or not way[2]]
 
     def _judge(self) -> tuple[State, Reason]:
-        if self._failed is not None:
-            return self._failed.state, self._failed.reason
+        if not self.had_run:
+            failed = self._failed or self._explain(None)
+            return failed.state, failed.reason
         if self._interrupt is not None:
             return State.FAILED, Reason.LAUNCH_ERROR
         if self._cleaned_up and not self._exited_already:

@@ -79,7 +79,7 @@ class HookCalls:
         """Wait for a plain function that was running when its set-up was given up; it can't be stopped."""
         if self._unfinished is not None:
             await self._unfinished
-            self._unfinished = None
+            self._unfinished = self.running = None
 
     async def _call_all(
         self, hook: str, calls: Iterable[tuple[str, Call]], deadline: Deadline
@@ -139,7 +139,8 @@ class HookCalls:
             error = cancelled
             raise
         finally:
-            self.running = None
+            if self._unfinished is None:  # else it runs still, though nobody awaits it
+                self.running = None
             data = {
                 "hook": hook,
                 "plugin": implementation.plugin,

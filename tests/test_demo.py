@@ -11,7 +11,7 @@ from vmfsm import State
 DEMO = Path(__file__).parent.parent / "docs" / "examples" / "demo.py"
 
 
-def test_it_runs_and_shows_the_life_of_a_machine(qemu: str) -> None:
+def test_it_runs_and_shows_two_lives(qemu: str) -> None:
     demo = subprocess.run(
         [sys.executable, DEMO], check=False, capture_output=True, text=True, timeout=2 * LIMIT
     )
@@ -23,7 +23,12 @@ def test_it_runs_and_shows_the_life_of_a_machine(qemu: str) -> None:
         ("running", "quitting"),
         ("quitting", "stopped"),
     ]
-    assert all(state.value in demo.stdout for state in State if state is not State.FAILED)
+    assert all(state.value in demo.stdout for state in State)
     for said in ("(guest-shutdown)", "post_launch of qmp", "pong", "qmp-event", "SHUTDOWN", "ms"):
         assert said in demo.stdout, said
     assert "\x1b" not in demo.stdout, "colours are for terminals"
+    doomed = demo.stdout.partition("\nAnother one")[2]
+    assert "MachineDied: doomed: " in doomed
+    assert "QEMU ended with status 7" in doomed
+    assert "  | > echo: exit 3\n" in doomed, "the evidence"
+    assert doomed.endswith("It is over: <Machine doomed failed (qemu-exit)>\n")

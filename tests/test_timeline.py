@@ -1,5 +1,9 @@
 """Records: what a launch leaves, in order, bounded in number and size, and readable."""
 
+import re
+import shlex
+import subprocess
+import sys
 import time
 
 import pytest
@@ -123,14 +127,67 @@ def test_a_plugin_adds_its_own(bare: MakeMachine) -> None:
 
 def test_formatted_values_are_short_and_in_one_line() -> None:
     text = format_timeline(
-        [Record("chunk", 100.0, {"text": "a\nb" * 1000, "number": 5}), Record("later", 101.5, {})]
+        [Record("chunk", 100.0, {"text": "a\nb" * 1000, "number": 5}), Record("later", 101.5, {})], width=200
     )
     first, second = text.splitlines()
-    assert first.startswith(r"   0.0000 s             chunk  text=a\nba\nb")
+    assert first.startswith(r"  0.0000 s            chunk  text=a\nba\nb")
     assert first.endswith("...  number=5")
     assert len(first) < 150
     assert second.split() == ["1.5000", "s", "later"]
     assert format_timeline([]) == ""
+
+
+COMMAND = (
+    *("wrapper", "qemu-system-x86_64", "-display", "none", "-m", "16"),
+    *("-drive", "file=/somewhere/with/a/long/path/guest.bin,format=raw,if=floppy,readonly=on"),
+    *("-append", "console=ttyS0 panic=-1 - loglevel=7 init=/bin/init-of-the-test"),
+    *("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"),
+)
+LONG = [
+    Record("spawn", 0.0, {"command": COMMAND}),
+    Record("console", 0.1, {"console": "console", "text": "  indented " + "word " * 40}),
+    Record("console", 0.1, {"console": "console", "text": "x" * 200}),
+    Record("qmp-event", 0.2, {"event": "SHUTDOWN", "data": {"guest": True, "reason": "guest-shutdown"}}),
+]
+
+
+def words_of(text: str) -> list[str]:
+    return re.findall(r"[^\s,]+", text)
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_formatted_lines_fit(width: int) -> None:
+    lines = format_timeline(LONG, width=width).splitlines()
+    assert max(map(len, lines)) in range(width - 12, width + 1)
+    command = format_timeline(LONG[:1], width=width)
+    assert words_of(command.partition("spawn")[2]) == words_of(shlex.join(COMMAND)), "no word is broken"
+    margin = command.index("wrapper")
+    starts = [line[margin:] for line in command.splitlines()[1:]]
+    assert all(start.startswith(("-", "  ")) for start in starts), "rows begin with options"
+    assert any(start.startswith("-drive file=") for start in starts)
+
+
+def test_formatted_with_no_room_at_all() -> None:
+    lines = format_timeline(LONG[1:], width=1).splitlines()
+    assert max(map(len, lines)) <= len("  0.0000 s            qmp-event  ") + 20
+
+
+def test_formatted_to_the_width_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns in (70, 120):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert format_timeline(LONG) == format_timeline(LONG, width=columns)
+    monkeypatch.delenv("COLUMNS")
+    program = "from tests.test_timeline import *; print(format_timeline(LONG))"
+    piped = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert piped.stdout == format_timeline(LONG, width=100) + "\n"
+
+
+def test_a_command_without_end_is_cut() -> None:
+    lines = format_timeline(
+        [Record("spawn", 0.0, {"command": ("-x " * 5000).split()})], width=80
+    ).splitlines()
+    assert len(lines) == 41
+    assert lines[-1].endswith("more lines)")
 
 
 def test_formatted_text_stands_in_a_column() -> None:

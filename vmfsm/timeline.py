@@ -50,13 +50,18 @@ class Timeline:
         return tuple(self._records)
 
 
-_WIDTH = 80
-_MOST_LINES = 8
+_WIDTH = 100
+"""Columns where there is no terminal."""
+_LEAST_ROOM = 20
+_LONGEST_VALUE = 80
+_LONGEST_LINE = 240
+_MOST_ROWS = 8
+_MOST_ROWS_OF_COMMAND = 40
 _RED, _BOLD, _DIM, _PLAIN = "\x1b[31m", "\x1b[1m", "\x1b[2m", "\x1b[0m"
 _COLOURS = {"transition": _BOLD, "verdict": _RED, "dropped": _RED, "hook": _DIM, "spawn": _DIM}
 
 
-def format_timeline(records: Iterable[Record], *, colour: bool = False) -> str:
+def format_timeline(records: Iterable[Record], *, colour: bool = False, width: int | None = None) -> str:
     """The records as a table for people: when, how long it took, what it was, and what there is to say.
 
     Times are in seconds since the first record; one that took a while stands where it was over. Where a
@@ -64,13 +69,18 @@ def format_timeline(records: Iterable[Record], *, colour: bool = False) -> str:
     the cursor of a terminal.
 
     :param colour: mark what matters with a terminal's colours (ANSI); for `sys.stdout.isatty()`, say.
+    :param width: columns to fit it into, as far as that goes without breaking words of the command line and
+        with 20 columns for what there is to say. `None`: the terminal's (or `COLUMNS`), 100 without one.
     """
+    import shutil
+
     shown = _without_begins_of_what_ended(records)
-    width = max((len(record.kind) for record in shown), default=0)
+    kinds = max((len(record.kind) for record in shown), default=0)
+    columns = shutil.get_terminal_size((_WIDTH, 24)).columns if width is None else width
     lines = []
     for kind, at, data in shown:
-        first, *more = _summary(kind, data)
-        head = f"{at - shown[0].at:9.4f} s {_took(data):>10}  {printable(kind):<{width}}  "
+        head = f"{at - shown[0].at:8.4f} s {_took(data):>9}  {printable(kind):<{kinds}}  "
+        first, *more = _summary(kind, data, max(columns - len(head), _LEAST_ROOM))
         entry = [(head + first).rstrip(), *(" " * len(head) + line for line in more)]
         paint = (_RED if data.get("error") else _COLOURS.get(kind)) if colour else None
         lines += [f"{paint}{line}{_PLAIN}" for line in entry] if paint else entry
@@ -98,15 +108,45 @@ def _took(data: Mapping[str, object]) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
 
 
-def _summary(kind: str, data: Mapping[str, object]) -> list[str]:
-    """What a record says, in lines."""
+def _summary(kind: str, data: Mapping[str, object], room: int) -> list[str]:
+    """What a record says, in rows of at most `room` columns."""
     try:
         text = _WORDS[kind](data)
     except (KeyError, TypeError):  # a plugin's own kind, or its own idea of one of these
         text = _named(data)
-    lines = [_cut(line.rstrip(), 3 * _WIDTH) for line in printable(text).expandtabs().split("\n")]
-    left_out = len(lines) - _MOST_LINES
-    return lines if left_out <= 1 else [*lines[:_MOST_LINES], f"({left_out} more lines)"]
+    lines = printable(text).expandtabs().split("\n")
+    if kind == "spawn":
+        rows, most = _options_in_rows(lines, room), _MOST_ROWS_OF_COMMAND
+    else:
+        rows, most = [row for line in lines for row in _in_rows(line, room)], _MOST_ROWS
+    left_out = len(rows) - most
+    return rows if left_out <= 1 else [*rows[:most], f"({left_out} more lines)"]
+
+
+def _in_rows(line: str, room: int) -> list[str]:
+    line = _cut(line.rstrip(), _LONGEST_LINE)
+    if len(line) <= room:
+        return [line]
+    import textwrap
+
+    return textwrap.wrap(line, room, replace_whitespace=False, break_on_hyphens=False)
+
+
+def _options_in_rows(options: Iterable[str], room: int) -> list[str]:
+    """As many options a row as it takes; one that is too long goes on after a comma or a space."""
+    rows = [""]
+    for option in options:
+        whole = rows[-1] and not rows[-1].startswith("  ")
+        if whole and len(rows[-1]) + 1 + len(option) <= room:
+            rows[-1] += f" {option}"
+            continue
+        parts = [option] if len(option) <= room else re.findall("[^ ,]+[ ,]*|[ ,]+", option)
+        rows.append("")
+        for part in parts:
+            if rows[-1].strip() and len(rows[-1]) + len(part.rstrip()) > room:
+                rows.append("  ")
+            rows[-1] += part
+    return [row.rstrip() for row in rows if row] or [""]
 
 
 def _transition(data: Mapping[str, Any]) -> str:
@@ -119,14 +159,11 @@ def _hook(data: Mapping[str, Any]) -> str:
 
 
 def _spawn(data: Mapping[str, Any]) -> str:
+    """One option a line."""
     import shlex
 
-    lines = [""]
-    for word in re.split(" (?=-)", shlex.join(data["command"])):
-        if lines[-1] and len(lines[-1]) + len(word) >= _WIDTH:
-            lines.append("")
-        lines[-1] += f" {word}" if lines[-1] else word
-    return "\n".join(lines)
+    words = [shlex.quote(word).replace("\n", "\\n") for word in data["command"]]
+    return "".join(f"\n{word}" if word.startswith("-") else f" {word}" for word in words).lstrip()
 
 
 def _stop(data: Mapping[str, Any]) -> str:
@@ -181,7 +218,7 @@ def _value(value: object) -> str:
     import json
 
     text = value if isinstance(value, str) else json.dumps(value, default=repr, ensure_ascii=False)
-    return _cut(text.replace("\n", "\\n"), _WIDTH)
+    return _cut(text.replace("\n", "\\n"), _LONGEST_VALUE)
 
 
 def _cut(text: str, most: int) -> str:

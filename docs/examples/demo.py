@@ -1,4 +1,4 @@
-"""A machine from launch to power-off, and what it has to say about that afterwards.
+"""Two machines: one from launch to power-off, and one that dies while somebody waits for it.
 
     python docs/examples/demo.py        (or: make demo)
 
@@ -7,11 +7,11 @@ The guest is a boot sector that comes with vmfsm: it takes commands on its seria
 
 import sys
 
-from vmfsm import Machine, format_timeline
+from vmfsm import Machine, MachineDied, format_timeline
 from vmfsm.testing import GUEST_ARGS
 
 
-def main() -> None:
+def all_goes_well() -> None:
     with Machine("qemu-system-x86_64", GUEST_ARGS, name="demo") as vm:
         print(f"It is {vm.state.value}.")
 
@@ -34,5 +34,19 @@ def main() -> None:
     print(format_timeline(vm.timeline, colour=sys.stdout.isatty()))
 
 
+def it_dies() -> None:
+    print("\nAnother one, which ends while we wait for its login prompt:\n")
+    try:
+        with Machine("qemu-system-x86_64", GUEST_ARGS, name="doomed") as vm:
+            vm.launch(timeout=30)
+            vm.console.expect("guest ready", timeout=30)
+            vm.console.sendline("exit 3")  # ends QEMU, with status 7
+            vm.console.expect("login:", timeout=30)
+    except MachineDied as error:  # a traceback shows the same
+        print(f"MachineDied: {error}", *error.__notes__, sep="\n")
+    print(f"\nIt is over: {vm}")
+
+
 if __name__ == "__main__":
-    main()
+    all_goes_well()
+    it_dies()

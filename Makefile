@@ -68,6 +68,7 @@ vmfsm/testing/guest.bin: vmfsm/testing/guest.S
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "'$(PYTHON)' is no Python 3.11 or later. Another one: make PYTHON=/path/to/python3.11"; exit 1; }
 	@.ci/system-packages venv $(PYTHON)
+	@echo "making .venv, with vmfsm and the libraries it needs (once; this takes a while)"
 	@$(PYTHON) -m venv --clear --upgrade-deps .venv
 	@touch $@
 

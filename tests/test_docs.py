@@ -7,6 +7,7 @@ its own. A comment before a block says what else it is; a block of another langu
     <!-- file: NAME -->                                 a file of the example plugin
     <!-- with the plugin above installed -->            run where these files are an installed distribution
     <!-- the end of what the block above prints -->     that block fails, with this
+    <!-- with a kernel in VMFSM_TEST_KERNEL -->         run where that names a Linux kernel
 """
 
 import importlib.util
@@ -22,12 +23,14 @@ from typing import NamedTuple
 
 import pytest
 from vmfsm_plugins.console import Console, Consoles
+from vmfsm_plugins.console.api import AsyncConsole
 from vmfsm_plugins.logs import Logs
 from vmfsm_plugins.qmp import QMP
+from vmfsm_plugins.qmp.aio import AsyncQMP
 
 import vmfsm
 from tests.waiting import LIMIT
-from vmfsm import errors, hooks
+from vmfsm import errors, hooks, testing
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -38,6 +41,7 @@ SAME = "the same as "
 FILE = "file: "
 INSTALLED = "with the plugin above installed"
 PRINTED = "the end of what the block above prints"
+KERNEL = "with a kernel in VMFSM_TEST_KERNEL"
 
 
 class Block(NamedTuple):
@@ -66,18 +70,18 @@ PYTHON = [block for block in BLOCKS if block.language == "python"]
 TO_RUN = [block for block in PYTHON if not block.comment]
 
 
-def run(block: Block, directory: Path, *path: Path) -> subprocess.CompletedProcess[str]:
+def run(block: Block, directory: Path, *path: Path, **env: str) -> subprocess.CompletedProcess[str]:
     is_whole = re.search(r"^(from|import) vmfsm\b", block.text, re.MULTILINE)
     script = directory / "example.py"
     script.write_text(block.text if is_whole else PREAMBLE + block.text, encoding="utf-8")
     return subprocess.run(
         [sys.executable, script],
         cwd=directory,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*path, *sys.path]))},
+        env={**os.environ, **env, "PYTHONPATH": os.pathsep.join(map(str, [*path, *sys.path]))},
         check=False,
         capture_output=True,
         text=True,
-        timeout=3 * LIMIT,
+        timeout=6 * LIMIT,
     )
 
 
@@ -125,6 +129,18 @@ def test_the_example_plugin(qemu: str, tmp_path: Path) -> None:
         assert (result.returncode, result.stderr) == (0, ""), block.id
 
 
+@pytest.mark.parametrize(
+    "block", [pytest.param(block, id=block.id) for block in PYTHON if block.comment == KERNEL]
+)
+def test_example_with_linux(block: Block, qemu: str, tmp_path: Path) -> None:
+    kernel = Path(os.environ.get("VMFSM_TEST_KERNEL") or "/nowhere").absolute()
+    if not kernel.is_file():
+        pytest.skip("VMFSM_TEST_KERNEL names no Linux kernel (`make test` gets one)")
+    result = run(block, tmp_path, VMFSM_TEST_KERNEL=str(kernel))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Kernel panic" in result.stdout
+
+
 def test_first_test(qemu: str, tmp_path: Path) -> None:
     shown = [block for block in PYTHON if block.comment.startswith(SAME)]
     for block in shown:
@@ -145,7 +161,7 @@ def test_first_test(qemu: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("block", BLOCKS, ids=[block.id for block in BLOCKS])
 def test_no_block_is_only_shown(block: Block) -> None:
     if block.language == "python":
-        assert not block.comment or block.comment == INSTALLED or block.comment.startswith((SAME, FILE))
+        assert block.comment in {"", INSTALLED, KERNEL} or block.comment.startswith((SAME, FILE))
         compile(block.text, block.id, "exec")
     elif block.language == "mermaid":
         assert block.comment.startswith("generated: ")
@@ -223,6 +239,31 @@ def test_each_option_and_member_of_a_plugin_is_on_its_page(page: str, offered: t
     text = text_of(page)
     missing = [name for name in sorted(names) if not re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", text)]
     assert missing == []
+
+
+def test_each_command_of_the_tiny_guest_is_listed() -> None:
+    source = testing.GUEST.with_suffix(".S").read_text(encoding="utf-8")
+    commands = {command.strip() for command in re.findall(r'^ +command "([a-z]+ ?)"', source, re.MULTILINE)}
+    assert {"ping", "exit", "flood"} <= commands
+    assert set(re.findall(r"^\| `([a-z]+)\b.*` \|", text_of("guest.md"), re.MULTILINE)) == commands
+    assert set(re.findall(r"^    ([a-z]+) .*  ", testing.__doc__ or "", re.MULTILINE)) == commands
+
+
+def parameters(function: object) -> set[str]:
+    return set(inspect.signature(function).parameters) - {"self"}  # type: ignore[arg-type]
+
+
+def test_each_parameter_of_a_machine_is_in_its_table() -> None:
+    table = text_of("lifecycle.md").partition("## Making a machine")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == parameters(vmfsm.Machine.__init__)
+
+
+def test_each_twin_is_listed() -> None:
+    table = text_of("lifecycle.md").partition("### Coroutines")[2].partition("\n## ")[0]
+    for twins, name in ((AsyncQMP, "qmp"), (AsyncConsole, "console")):
+        row = re.search(rf"^\| `machine\.{name}\.aio` \| (.*) \|$", table, re.MULTILINE)
+        assert row is not None
+        assert set(re.findall(r"`(\w+)`", row[1])) == set(members(twins))
 
 
 def record_kinds() -> set[str]:

@@ -11,11 +11,14 @@ from vmfsm.testing import GUEST_ARGS
 @pytest.fixture
 def vm() -> Iterator[Machine]:
     """A machine that is up: each test gets one of its own, and nothing of it is left after the test."""
-    with Machine("qemu-system-x86_64", GUEST_ARGS) as machine:
-        machine.launch()
-        machine.console.expect("guest ready")
-        yield machine
-    print(format_timeline(machine.timeline))  # pytest shows this for tests that fail
+    machine = Machine("qemu-system-x86_64", GUEST_ARGS)
+    try:
+        with machine:
+            machine.launch()
+            machine.console.expect("guest ready")
+            yield machine
+    finally:
+        print(format_timeline(machine.timeline))  # pytest shows this for tests that fail
 
 
 def test_the_guest_answers(vm: Machine) -> None:

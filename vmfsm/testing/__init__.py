@@ -6,8 +6,17 @@
         vm.console.sendline("poweroff")
         vm.wait(timeout=10)
 
-It takes its commands, which `guest.S` lists, on the first serial port. `GUEST_ARGS` has no such port: that is
-up to the console.
+It takes its commands on the first serial port, and echoes each line as `echo: LINE`. `GUEST_ARGS` has no such
+port: that is up to the console.
+
+    ping        answers `pong`
+    poweroff    powers off (ACPI)
+    exit N      ends QEMU with status 2 * N + 1 (N: 0 to 127)
+    reboot      resets, through the keyboard controller
+    triple      resets, through a triple fault
+    panic       reports a panic to the pvpanic device, and goes on
+    hang        halts with interrupts off: alive, and deaf to everything but a reset
+    flood       prints numbered lines for ever, as fast as it can
 """
 
 from pathlib import Path

@@ -1,10 +1,13 @@
 """No machine outlives a harness that ends by itself: by its end, `sys.exit`, or an exception nobody caught.
 
 `atexit` alone is too late: it runs after all other threads were joined, and one that waits for a machine
-would never be. So a thread of ours waits for the main thread's end.
+would never be. So a thread of ours waits for the main thread's end. The threads of pools
+(`concurrent.futures`) are joined earlier still, before the main thread counts as ended.
 """
 
 import atexit
+import contextlib
+import importlib
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -21,8 +24,10 @@ class ExitGuard:
 
     def __init__(self) -> None:
         self._machines: set[Machine] = set()
+        self._pid = os.getpid()
         threading.Thread(target=self._await_main_thread, name="vmfsm-exit", daemon=True).start()
         atexit.register(self._kill_all)
+        self._come_before_pools()
 
     @classmethod
     def get(cls) -> "ExitGuard":
@@ -36,11 +41,22 @@ class ExitGuard:
         """Nothing of this machine is left."""
         self._machines.discard(machine)
 
+    def _come_before_pools(self) -> None:
+        importlib.import_module("concurrent.futures.thread")  # takes its place first: last come, first called
+
+        # Private to Python; where it is missing, who waits in a pool keeps the interpreter waiting.
+        register = getattr(threading, "_register_atexit", None)
+        if register is not None:
+            with contextlib.suppress(RuntimeError):  # the exit has begun
+                register(self._kill_all)
+
     def _await_main_thread(self) -> None:
         threading.main_thread().join()
         self._kill_all()
 
     def _kill_all(self) -> None:
+        if os.getpid() != self._pid:
+            return  # a forked child exits; the machines are its parent's
         for machine in tuple(self._machines):
             try:
                 machine.kill()

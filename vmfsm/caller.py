@@ -45,17 +45,21 @@ class Job:
         return self._call()
 
     def _call(self) -> BaseException | None:
-        token = _in_hooks_of.set(_in_hooks_of.get() | {id(self._machine)})
         error: BaseException | None = None
         try:
-            self._began = True
-            self._function()
-        except BaseException as raised:  # noqa: BLE001 - the walk gets it, and the caller what is its
-            error = raised
-        finally:
-            _in_hooks_of.reset(token)
+            # A context of its own, since no signal handler's exception can keep it from being left again.
+            contextvars.copy_context().run(self._call_as_hook)
+        except BaseException as raised:
+            if not self._began:
+                raise  # an interrupt: `take_from_caller` has it called elsewhere
+            error = raised  # the walk gets it, and the caller what is its
         self._io.post(self._finish, error)
         return error
+
+    def _call_as_hook(self) -> None:
+        _in_hooks_of.set(_in_hooks_of.get() | {id(self._machine)})
+        self._began = True
+        self._function()
 
     def _finish(self, error: BaseException | None) -> None:
         if not self.done.done():
@@ -74,7 +78,9 @@ class Caller:
 
     def __init__(self, io: IOThread) -> None:
         self._io = io
-        self._inbox: queue.SimpleQueue[Job | _Released] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._released = False
+        self._error: BaseException | None = None
         self._job: Job | None = None
         self._left: BaseException | None = None
 
@@ -89,7 +95,9 @@ class Caller:
 
     def release(self, error: BaseException | None) -> None:
         """Let the caller go, with an error to raise."""
-        self._inbox.put(_Released(error))
+        # Beside the queue: who is interrupted between taking from that and looking at it sees it all the same.
+        self._error, self._released = error, True
+        self._inbox.put(None)
 
     def _leave(self, interrupt: BaseException) -> None:
         self._left = interrupt
@@ -103,21 +111,19 @@ class Caller:
 
         :raises queue.Empty: when the deadline and the grace are over.
         """
-        while True:
+        while not self._released:
             remaining = deadline.remaining()
             try:
-                item = self._inbox.get(timeout=None if remaining is None else remaining + GRACE)
+                job = self._inbox.get(timeout=None if remaining is None else remaining + GRACE)
             except queue.Empty:
                 if deadline.expired:
                     raise
                 continue  # it was paused meanwhile
-            if isinstance(item, _Released):
-                if item.error is not None:
-                    raise item.error
-                return
-            error = item.run()
+            error = None if job is None else job.run()
             if error is not None and not isinstance(error, Exception):
                 raise error  # Ctrl-C, say: it is for the caller, not for the walk
+        if self._error is not None:
+            raise self._error
 
     def leave(self, interrupt: BaseException) -> None:
         """This thread runs no more jobs; the walk goes on with workers. Insists when interrupted again."""
@@ -125,13 +131,8 @@ class Caller:
             try:
                 self._io.post(self._leave, interrupt)
                 return
-            except KeyboardInterrupt as again:
+            except BaseException as again:  # noqa: BLE001 - it is raised when the walk is known to go on
                 interrupt = again
-
-
-class _Released:
-    def __init__(self, error: BaseException | None) -> None:
-        self.error = error
 
 
 class Runner:

@@ -54,12 +54,13 @@ class Calls:
 
     def tell_verdict(self, *calls: "Call") -> None:
         """End those of `calls` that wait for the guest, if there is a verdict that nobody was told."""
-        concerned = [call for call in calls if call.of_guest and call in self.in_progress]
-        if concerned and self._verdicts:
-            verdict = self._verdicts[0]
+        told = [
+            call.stop(self._panicked(self._verdicts[0], call.operation))
+            for call in calls
+            if call.of_guest and call in self.in_progress and self._verdicts
+        ]
+        if any(told):
             self._verdicts.clear()
-            for call in concerned:
-                call.stop(self._panicked(verdict, call.operation))
 
     def take_verdict(self, operation: str) -> GuestPanicked:
         """The error for a verdict that nobody was told, who is told now."""
@@ -215,11 +216,13 @@ class Call:
         if self.of_guest and calls.has_verdict:
             calls.io.loop.call_soon(calls.tell_verdict, self)
 
-    def stop(self, why: BaseException) -> None:
-        """End the wait with `why`, unless it has just got what it waited for."""
-        if self._task is not None and not self._task.done() and self._why is None:
-            self._why = why
-            self._task.cancel()
+    def stop(self, why: BaseException) -> bool:
+        """End the wait with `why`, unless it has just got what it waited for. Whether it does."""
+        if self._task is None or self._task.done() or self._why is not None:
+            return False
+        self._why = why
+        self._task.cancel()
+        return True
 
     def abandon(self) -> None:
         """Nobody waits any more."""

@@ -157,9 +157,12 @@ class Launch:
             self._signals.discard(number)
         return sent
 
-    def hurry(self) -> None:
-        """Somebody who waits for the end was interrupted: no more than `HURRY` seconds until SIGKILL."""
-        self._watch(Deadline(HURRY))
+    def hurry(self, caller: Caller) -> None:
+        """`caller`, who waits for the end, was interrupted: no more than `HURRY` seconds until SIGKILL."""
+        if caller in self._waiting:
+            self._watch(Deadline(HURRY))
+        else:
+            caller.release(None)  # it had not even asked
 
     def _watch(self, deadline: Deadline) -> None:
         """Kill when `deadline` is over, whatever the walk is held up by."""

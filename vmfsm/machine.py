@@ -543,9 +543,9 @@ class Machine:
             raise self._with_evidence(error) from None
         except BaseException as interrupt:
             caller.leave(interrupt)
-            io.post(launch.hurry)
+            io.post(launch.hurry, caller)
             with contextlib.suppress(queue.Empty):
-                caller.serve(deadline)
+                caller.serve(Deadline(UNASKED_CLEANUP))
             raise
         return launch, was_over
 

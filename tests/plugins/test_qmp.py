@@ -341,6 +341,17 @@ def test_run_state_of_a_migration(monitored_guest: MakeGuest, tmp_path: Any) -> 
         assert vm.run_state == state
 
 
+def test_the_run_state_is_as_of_the_last_of_what_came_at_once(monitored: MakeMachine) -> None:
+    stop = '{"event": "STOP", "timestamp": {"seconds": 1, "microseconds": 2}}\r\n'
+    status = '{"return": {"status": "running"}, "id": ID}\r\n'
+    vm = monitored(fake={"on": {"query-status": [["send", status + stop]]}})
+    vm.qmp.wait_event("STOP")
+    assert vm.run_state == "paused"
+    vm.qmp.execute("query-status")
+    vm.qmp.wait_event("STOP")
+    assert vm.run_state == "paused"
+
+
 def test_without_a_monitor(monitored: MakeMachine) -> None:
     vm = monitored(qmp={"enabled": False})
     assert "-mon" not in vm.command

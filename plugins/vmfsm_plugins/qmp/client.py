@@ -41,6 +41,11 @@ class ConnectionLost(Exception):
 Reply = dict[str, Any]
 
 
+class _Question(NamedTuple):
+    answer: "asyncio.Future[Reply | Loss]"
+    heard: Callable[[Reply], object] | None
+
+
 class Client(QMPClient):
     """A connection. On the I/O thread only, for its whole life; it is connected once.
 
@@ -58,7 +63,7 @@ class Client(QMPClient):
         self.lost_at = 0.0
         """When that was, on the monotonic clock."""
         self._hear = hear
-        self._replies: dict[int, asyncio.Future[Reply | Loss]] = {}
+        self._questions: dict[int, _Question] = {}
         self._socket: socket.socket | None = None
         self._was_cut = False
         self._life: asyncio.Task[None] | None = None
@@ -82,18 +87,23 @@ class Client(QMPClient):
         if not ready.done():
             raise ConnectionLost(self.lost.result())
 
-    async def ask(self, number: int, request: bytes) -> Reply | Loss:
-        """Send a command and wait for the reply with its number, or for the end of the connection."""
+    async def ask(
+        self, number: int, request: bytes, heard: Callable[[Reply], object] | None = None
+    ) -> Reply | Loss:
+        """Send a command and wait for the reply with its number, or for the end of the connection.
+
+        :param heard: called with the reply before anything that came after it is heard.
+        """
         if self.runstate is not Runstate.RUNNING:
             return await asyncio.shield(self.lost)
         assert self._writer is not None
-        reply: asyncio.Future[Reply | Loss] = asyncio.get_running_loop().create_future()
-        self._replies[number] = reply
+        question = _Question(asyncio.get_running_loop().create_future(), heard)
+        self._questions[number] = question
         try:
             self._writer.write(request)
-            return await reply
+            return await question.answer
         finally:
-            self._replies.pop(number, None)
+            self._questions.pop(number, None)
 
     def cut(self) -> None:
         """End the connection now, whatever is still to be sent."""
@@ -130,9 +140,12 @@ class Client(QMPClient):
         number = msg.get("id")
         if type(number) is int:
             _require_reply(msg)
-            reply = self._replies.pop(number, None)  # none: nobody waits for it any more
-            if reply is not None and not reply.done():
-                reply.set_result(dict(msg))
+            question = self._questions.pop(number, None)  # none: nobody waits for it any more
+            if question is not None and not question.answer.done():
+                reply = dict(msg)
+                if question.heard is not None:
+                    question.heard(reply)
+                question.answer.set_result(reply)
             return
         if "event" in msg:
             event = dict(msg)
@@ -157,9 +170,9 @@ class Client(QMPClient):
         connection.close()  # where it had not come to be a transport's
         self.lost_at = time.monotonic()
         self.lost.set_result(loss)
-        for reply in self._replies.values():
-            if not reply.done():
-                reply.set_result(loss)
+        for question in self._questions.values():
+            if not question.answer.done():
+                question.answer.set_result(loss)
 
     async def _end(self) -> Loss:
         """Let nothing be left of a connection that is over; how it ended."""

@@ -136,13 +136,12 @@ class Session:
         record = self._machine.record
         record("qmp-command", {"command": command, "id": number, "arguments": arguments})
         began = time.monotonic()
-        reply = await client.ask(number, data)
+        # Not when this task is woken: by then events that came after the reply may have been heard.
+        reply = await client.ask(number, data, self._hear_status if command == "query-status" else None)
         seconds = time.monotonic() - began
         if isinstance(reply, Loss):
             error = f"no connection: {reply.what}"
         elif "return" in reply:
-            if command == "query-status":
-                self.run_state = after_status(reply["return"], self.run_state)
             record("qmp-reply", {"command": command, "id": number, "seconds": seconds})
             return reply
         else:
@@ -150,6 +149,9 @@ class Session:
         data_with_error = {"command": command, "id": number, "seconds": seconds, "error": error[:200]}
         record("qmp-reply", data_with_error, size=400)
         return reply
+
+    def _hear_status(self, reply: Reply) -> None:
+        self.run_state = after_status(reply.get("return"), self.run_state)
 
     # -- events ---------------------------------------------------------------------------------------------
 

@@ -262,7 +262,7 @@ def test_what_cannot_be_waited_for(
 def test_messages_name_the_wait(monitored: MakeMachine) -> None:
     vm = monitored()
     began = time.monotonic()
-    with pytest.raises(MachineTimeout, match=r"wait_event\('RESET'\) was not over after 0.05 s"):
+    with pytest.raises(MachineTimeout, match=r"wait_event\('RESET'\) timed out after 0.05 s"):
         vm.qmp.wait_event("RESET", timeout=0.05)
     with pytest.raises(MachineTimeout, match=r"wait_any\('RESET, STOP'\)"):
         vm.qmp.wait_any([("RESET", None), ("STOP", {"data": {"x": 1}})], timeout=0.05)

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -240,6 +241,10 @@ def test_what_is_no_subscriber(monitored: MakeMachine, callback: Any) -> None:
         lambda vm: vm.qmp.wait_event(""),
         lambda vm: vm.qmp.wait_event(None),
         lambda vm: vm.qmp.wait_event("STOP", match="x"),
+        lambda vm: vm.qmp.wait_event("STOP", match={"data": object()}),
+        lambda vm: vm.qmp.wait_event("STOP", match={"data": {1, 2}}),
+        lambda vm: vm.qmp.wait_event("STOP", match={"data": float("nan")}),
+        lambda vm: vm.qmp.wait_any([("STOP", {"data": b"bytes"})]),
         lambda vm: vm.qmp.wait_event("STOP", timeout=-1),
         lambda vm: vm.qmp.wait_event("STOP", timeout="soon"),
         lambda vm: vm.qmp.wait_any([]),
@@ -257,6 +262,34 @@ def test_what_cannot_be_waited_for(
     vm = monitored()
     with pytest.raises(ConfigError):
         wait(vm)
+
+
+class Hostile(str):
+    """A string that must not be compared."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("its truth is ambiguous")
+
+
+def test_what_is_matched_with_is_copied(monitored: MakeMachine) -> None:
+    vm = monitored(fake=flooding(2, EVENT.replace("NUMBER", '"x", "m": NUMBER')))
+    match = {"data": MappingProxyType({"n": Hostile("x"), "m": 2})}
+    waiting = InThread(vm.qmp.wait_event, "STEP", match=match)
+    until(lambda: vm.qmp._session.ring._waits)  # type: ignore[attr-defined]
+    match.clear()
+    vm.qmp.execute("flood")
+    assert waiting.result()["data"] == {"n": "x", "m": 2}
+
+
+@pytest.mark.parametrize("name", ["GUEST_PANICKED", "WATCHDOG", "SHUTDOWN", "MIGRATION"])
+def test_events_with_data_of_other_types(monitored: MakeMachine, name: str) -> None:
+    data = '"data": {"action": [1], "reason": {"a": 1}, "status": [], "n": NUMBER}'
+    vm = monitored(fake=flooding(1, f'{{"event": "{name}", {data}}}\r\n'))
+    vm.qmp.execute("flood")
+    assert numbers(vm.qmp.events()) == [1]
 
 
 def test_messages_name_the_wait(monitored: MakeMachine) -> None:

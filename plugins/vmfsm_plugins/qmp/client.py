@@ -128,6 +128,12 @@ class Client(QMPClient):
             self.greeted_with = dict(msg)
         return msg
 
+    async def _readline(self) -> bytes:
+        try:
+            return await super()._readline()
+        except ValueError as error:  # of StreamReader.readline
+            raise ProtocolError(f"a message of more than {_LONGEST} bytes") from error
+
     async def _do_recv(self) -> Message:
         message = await super()._do_recv()
         # When it starts, QEMU may send an event to who has just connected to it, even before the greeting.
@@ -225,8 +231,6 @@ def _explain(error: BaseException | None) -> Loss:
             )
         case ProtocolError():
             return Loss(f"QEMU sent {error.error_message}", perhaps_exit=False)
-        case ValueError():  # of StreamReader.readline
-            return Loss(f"QEMU sent a message of more than {_LONGEST} bytes", perhaps_exit=False)
         case _:
             return Loss(f"{type(error).__name__}: {error}", perhaps_exit=False)
 

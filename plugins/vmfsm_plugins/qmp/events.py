@@ -156,7 +156,25 @@ def check_wanted(events: object) -> Wanted:
             raise ConfigError(f"the name of an event must be a str, not {name!r}", field="name")
         if match is not None and not isinstance(match, Mapping):
             raise ConfigError(f"match must be a mapping or None, not {match!r}", field="match")
-    return [(name, match) for name, match in wanted]
+    return [(name, None if match is None else _copy_json(match)) for name, match in wanted]
+
+
+def _copy_json(match: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of plain types, since comparing with others may raise: on the I/O thread, while all listen.
+
+    :raises ConfigError: for what is no JSON.
+    """
+
+    def plain(value: object) -> object:
+        if isinstance(value, Mapping):
+            return dict(value)
+        raise TypeError(f"a {type(value).__name__}")
+
+    try:
+        copy: dict[str, Any] = json.loads(json.dumps(match, default=plain, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"match is no JSON: {error}", field="match") from error
+    return copy
 
 
 def describe_wanted(wanted: Wanted) -> str:

@@ -20,9 +20,9 @@ _MIGRATED = {"paused": "postmigrate", "inmigrate": "paused"}  # from here, to he
 def after_event(event: dict[str, Any], state: str | None) -> str | None:
     """The run state after an event, from the one before it."""
     name, data = event["event"], event.get("data", {})
-    reason = name, data.get("action")
-    if reason in _STOPS_AS:
-        return _STOPS_AS[reason]
+    action = data.get("action")
+    if isinstance(action, str) and (name, action) in _STOPS_AS:
+        return _STOPS_AS[name, action]
     if name == "STOP":
         return "paused" if state in {"running", "suspended"} else state
     if name == "RESET":

@@ -159,7 +159,8 @@ class Session:
         name = event["event"]
         self.run_state = after_event(event, self.run_state)
         if name == "SHUTDOWN":
-            self._cause = event.get("data", {}).get("reason")
+            reason = event.get("data", {}).get("reason")
+            self._cause = reason if isinstance(reason, str) else None
         self.ring.add(event, raw)
         for subscriber in tuple(self._subscribers):
             self._tell(subscriber, json.loads(raw))

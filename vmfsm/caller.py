@@ -6,13 +6,17 @@ anywhere and the walk still goes on: what the caller does not run any more, a wo
 
 import contextvars
 import queue
+import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 
 from .deadline import Deadline
 from .iothread import IOThread
 from .workers import Workers
 
+PRESENCE = 0.25
+"""Seconds after which, and again, it is checked that a caller is still there to run its job."""
 GRACE = 2.0
 """Seconds that a caller waits beyond its deadline for the I/O thread to have ended what is over."""
 
@@ -83,6 +87,8 @@ class Caller:
         self._error: BaseException | None = None
         self._job: Job | None = None
         self._left: BaseException | None = None
+        self._thread = threading.get_ident()
+        self._frame: FrameType | None = sys._getframe(1)
 
     # On the I/O thread.
 
@@ -92,11 +98,25 @@ class Caller:
         else:
             self._job = job
             self._inbox.put(job)
+            self._io.loop.call_later(PRESENCE, self._check_presence, job)
+
+    def _check_presence(self, job: Job) -> None:
+        """A caller that is interrupted again and again may leave without a word: its stack tells."""
+        if job.done.done() or self._left is not None:
+            return
+        frame = sys._current_frames().get(self._thread)
+        while frame is not None and frame is not self._frame:
+            frame = frame.f_back
+        if frame is None:
+            self._leave(KeyboardInterrupt("left without a word"))
+        else:
+            self._io.loop.call_later(PRESENCE, self._check_presence, job)
 
     def release(self, error: BaseException | None) -> None:
         """Let the caller go, with an error to raise."""
-        # Beside the queue: who is interrupted between taking from that and looking at it sees it all the same.
+        # Beside the queue: who is interrupted between taking from that and looking at it still sees it.
         self._error, self._released = error, True
+        self._frame = None
         self._inbox.put(None)
 
     def _leave(self, interrupt: BaseException) -> None:

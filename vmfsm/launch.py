@@ -157,6 +157,11 @@ class Launch:
             self._signals.discard(number)
         return sent
 
+    @property
+    def interrupted(self) -> bool:
+        """The thread inside `launch` got an exception from outside, and knows that from this."""
+        return self._interrupt is not None
+
     def hurry(self, caller: Caller) -> None:
         """`caller`, who waits for the end, was interrupted: no more than `HURRY` seconds until SIGKILL."""
         if caller in self._waiting:
@@ -397,6 +402,7 @@ class Launch:
     ) -> None:
         assert self.plan is not None
         if signal.SIGKILL in self._signals:
+            self.force(signal.SIGKILL)  # again: whoever sent it may have been interrupted before it had
             await asyncio.wait({self.gone}, timeout=REAP)
         else:
             forced = await stop(

@@ -244,7 +244,7 @@ class Machine:
         __tracebackhide__ = True
         deadline = Deadline(timeout)
         launch, was_over = self._end("shutdown", deadline, guest=guest)
-        if launch is not None and launch.had_run:
+        if launch is not None and launch.had_run and not launch.interrupted:
             self._raise(launch.ending_error(threading.current_thread(), learned=not was_over))
 
     def kill(self, timeout: float | None = 10) -> None:

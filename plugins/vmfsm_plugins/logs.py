@@ -21,7 +21,7 @@ from vmfsm import (
 
 from .streams.buffer import Buffer
 from .streams.drain import MOST, Drain, News, Records
-from .streams.logfile import LogFile, is_path, numbered
+from .streams.logfile import LogFile, is_path, open_log
 
 _LOGGER = logging.getLogger("vmfsm.logs")
 _KEPT = 1024 * 1024
@@ -39,7 +39,8 @@ _OURS = frozenset({signal.SIGTERM, signal.SIGKILL})
 class _Output:
     """QEMU's output during one launch. On the I/O thread only, but for what is read of it."""
 
-    def __init__(self, machine: Machine, path: str) -> None:
+    def __init__(self, machine: Machine, file: LogFile) -> None:
+        self.file = file
         self.read_end, self.write_end = os.pipe()
         os.set_blocking(self.read_end, False)
         self.ended = False
@@ -49,11 +50,6 @@ class _Output:
             lambda text: machine.record("output", {"text": _readable(text)}, size=200 + 2 * len(text))
         )
 
-        def file_failed(what: str) -> None:
-            _LOGGER.warning("%s: %s; it goes on without", machine.name, what)
-            machine.record("log-file", {"error": what})
-
-        self.file = LogFile(path, file_failed)
         self.drain = Drain(self.read_end, self._feed, self._end, MOST)
 
     def _feed(self, data: bytes) -> None:
@@ -94,7 +90,9 @@ class Logs:
     `follow` waits.
 
     :param path: the file; by default `<machine>.log` in the machine's `log_dir`, or in its private
-        directory, which is removed at the end. Later launches of the machine write to `….2.log` and so on.
+        directory, which is removed at the end. One that this process has written to already, for an earlier
+        launch or another machine, is kept: the next is `….2.log` and so on. A launch whose file cannot be
+        opened fails; one that cannot be written later is given up, with a warning.
     """
 
     name = "logs"
@@ -106,10 +104,10 @@ class Logs:
                 f"option 'path' of plugin 'logs' must be a path or None, not {path!r}",
                 field="options['logs']['path']",
             )
-        self._path = path
+        self.given_path = path
+        """The option."""
         self._machine: Machine | None = None
         self._output: _Output | None = None
-        self._launches = 0
 
     # -- machine.log ----------------------------------------------------------------------------------------
 
@@ -120,7 +118,10 @@ class Logs:
 
     @property
     def text(self) -> str:
-        """All that QEMU said in this launch, while there is the file; else the last 1 MiB of it."""
+        """All that QEMU said in this launch, while there is the file; else the last 1 MiB of it.
+
+        Only an ordinary file is read, no FIFO or device.
+        """
         output = self._output
         if output is None:
             return ""
@@ -171,9 +172,17 @@ class Logs:
 
     @hookimpl
     async def pre_launch(self, machine: Machine, plan: LaunchPlan) -> None:
-        self._launches += 1
-        path = self._path or os.path.join(plan.log_dir or plan.directory, f"{machine.name}.log")
-        self._output = output = _Output(machine, numbered(os.fspath(path), self._launches))
+        def file_failed(what: str) -> None:
+            _LOGGER.warning("%s: %s; it goes on without", machine.name, what)
+            machine.record("log-file", {"error": what})
+
+        file = open_log(self.given_path, "'path' of plugin 'logs'", plan, f"{machine.name}.log", file_failed)
+        try:
+            output = _Output(machine, file)
+        except BaseException:
+            file.close()
+            raise
+        self._output = output
         plan.output = output.write_end
         plan.on_exit(output.dry)
         plan.on_evidence(lambda: {"output": _readable(output.buffer.view().tail(_EVIDENCE))})
@@ -229,7 +238,7 @@ def _follow(machine: Machine, output: _Output, deadline: Deadline) -> Iterator[s
                 return
             if deadline.expired:
                 error = MachineTimeout(
-                    f"{machine.name}: following the log was not over after {deadline.timeout:g} s",
+                    f"{machine.name}: following the log timed out after {deadline.timeout:g} s",
                     machine=machine.name,
                     state=machine.state,
                     evidence=machine.evidence(),

@@ -338,8 +338,28 @@ def test_console_file_and_timestamps(make: Make, tmp_path: Path) -> None:
     )
 
 
-def test_unwritable_file(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with make(options={"log": tmp_path / "missing" / "file"}) as vm:
+@pytest.mark.parametrize("where", ["log", "log_dir"])
+def test_a_file_that_cannot_be_opened(make: Make, tmp_path: Path, where: str) -> None:
+    if where == "log":
+        vm = make(options={"log": tmp_path / "missing" / "file"})
+    else:
+        vm = make(log_dir=tmp_path, name="vm")
+        (tmp_path / "vm-console.log").mkdir()
+    with pytest.raises(LaunchError, match=f"'{where}'.*{tmp_path}"):
+        vm.launch()
+    assert vm.state is State.FAILED
+    assert vm.console.closed
+    if where == "log":
+        (tmp_path / "missing").mkdir()
+    else:
+        (tmp_path / "vm-console.log").rmdir()
+    vm.launch()
+    vm.console.expect("ready")
+    assert vm.console.path == str(tmp_path / ("missing/file" if where == "log" else "vm-console.log"))
+
+
+def test_a_file_that_cannot_be_written(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    with make(options={"log": "/dev/full"}) as vm:
         vm.launch()
         vm.console.expect("ready")
         assert [record.kind for record in vm.timeline].count("console-file") == 1

@@ -1,5 +1,7 @@
 """The options of consoles: what is wrong with them is said, and named."""
 
+from pathlib import Path
+
 import pytest
 
 from vmfsm import ConfigError, Machine
@@ -32,6 +34,7 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"a": {"index": "0"}}, "['a']['index']"),
     ({"a": {"log": 3}}, "['a']['log']"),
     ({"a/b": {}}, "['a/b']"),
+    ({"a": {}, "a.2": {"index": 1}}, "['a.2']"),
     ({"a": {}, "b": {}}, "['b']['index']"),
     ({"a": {"log": "x", "index": 1}, "b": {"log": "./x"}}, "['b']['log']"),
 ]
@@ -57,3 +60,16 @@ def test_right() -> None:
     assert machine.console is machine.consoles["ttyS0"]
     assert list(Machine("qemu").consoles) == ["console"]
     assert list(Machine("qemu", options={"console": {}}).consoles) == ["console"]
+
+
+@pytest.mark.parametrize("name", ["console", "ttyS0"])
+def test_a_console_and_the_log_in_one_file(name: str, tmp_path: Path) -> None:
+    console = {"log": tmp_path / "x"}
+    options = {
+        "console": {name: console} if name != "console" else console,
+        "logs": {"path": f"{tmp_path}/./x"},
+    }
+    with pytest.raises(ConfigError, match="both write to") as caught:
+        Machine("qemu", options=options)
+    assert caught.value.field == f"options['console'][{name!r}]['log']"
+    Machine("qemu", options={"console": {"log": "/dev/null"}, "logs": {"path": "/dev/null"}})

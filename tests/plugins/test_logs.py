@@ -14,7 +14,7 @@ import pytest
 from vmfsm_plugins.logs import Logs
 
 from tests.plugins.fake_console import program
-from tests.waiting import InThread, catches, until
+from tests.waiting import LIMIT, InThread, catches, until
 from vmfsm import (
     AbnormalExit,
     ConfigError,
@@ -274,13 +274,79 @@ def test_no_warning_on_normal_paths(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-def test_unwritable_file(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    vm = make("os.write(1, b'said'); os._exit(0)", options={"logs": {"path": tmp_path / "missing" / "log"}})
+@pytest.mark.parametrize("where", ["path", "log_dir"])
+def test_a_file_that_cannot_be_opened(make: Make, tmp_path: Path, where: str) -> None:
+    if where == "path":
+        vm = make("", options={"logs": {"path": tmp_path / "missing" / "log"}})
+    else:
+        vm = make("", log_dir=tmp_path, name="vm")
+        (tmp_path / "vm.log").mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(LaunchError, match=f"'{where}'.*{tmp_path}"):
+        vm.launch()
+    assert vm.log.text == vm.log.path == ""
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_file_that_cannot_be_written(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    vm = make("os.write(1, b'said'); os._exit(0)", options={"logs": {"path": "/dev/full"}})
     vm.launch()
     vm.wait(timeout=30)
     assert vm.log.text == "said"
     assert [record.kind for record in vm.timeline].count("log-file") == 1
     assert caplog.text.count("cannot write") == 1
+
+
+@pytest.mark.parametrize("kind", ["fifo", "tty", "null"])
+def test_what_is_no_ordinary_file_is_not_read(make: Make, tmp_path: Path, kind: str) -> None:
+    reader = other = -1
+    path = "/dev/null"
+    if kind == "fifo":
+        path = str(tmp_path / "fifo")
+        os.mkfifo(path)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    elif kind == "tty":
+        reader, other = os.openpty()
+        path = os.ttyname(other)
+    try:
+        vm = make("os.write(1, b'said')", options={"logs": {"path": path}})
+        for _ in range(2):
+            vm.launch()
+            assert vm.log.path == path
+            assert InThread(lambda: next(vm.log.follow(timeout=LIMIT))).result() == "said"
+            assert InThread(lambda: (vm.log.text, vm.log.tail())).result() == ("said", "said")
+            if reader >= 0:
+                assert os.read(reader, 99) == b"said"
+            vm.kill()
+    finally:
+        for fd in {reader, other} - {-1}:
+            os.close(fd)
+
+
+def test_a_fifo_without_a_reader(make: Make, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    vm = make("", options={"logs": {"path": tmp_path / "fifo"}})
+    with pytest.raises(LaunchError, match="'path' of plugin 'logs'"):
+        vm.launch(timeout=LIMIT)
+
+
+def test_no_file_is_written_twice(make: Make, tmp_path: Path) -> None:
+    """By machines of one name, at once and one after the other, nor under another name of the directory."""
+    link = tmp_path / "link"
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    link.symlink_to(logs)
+    expected = {}
+    for number, directory in enumerate([logs, link, logs, logs]):
+        vm = make(f"os.write(1, b'{number}'); os._exit(0)", name="vm", log_dir=directory)
+        for _ in range(2):
+            vm.launch()
+            until(lambda vm=vm, number=number: vm.log.text == str(number))  # type: ignore[misc]
+            expected[os.path.basename(vm.log.path)] = str(number)
+            vm.wait(timeout=30)
+    names = ["vm.log", *(f"vm.{number}.log" for number in range(2, 9))]
+    assert list(expected) == names
+    assert {path.name: path.read_text() for path in logs.iterdir()} == expected
 
 
 def test_full_disk(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

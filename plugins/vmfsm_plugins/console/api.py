@@ -6,8 +6,17 @@ import socket as sockets
 import time
 from typing import IO, Any, NoReturn
 
-from vmfsm import ConfigError, ConsoleClosed, Machine, MachineDied, MachineTimeout, TransitionError
+from vmfsm import (
+    ConfigError,
+    ConsoleClosed,
+    LaunchPlan,
+    Machine,
+    MachineDied,
+    MachineTimeout,
+    TransitionError,
+)
 from vmfsm_plugins.streams.buffer import BEGINNING, Position
+from vmfsm_plugins.streams.logfile import open_log
 
 from .bridge import as_file
 from .expect import Expected, Pattern, Search
@@ -64,7 +73,10 @@ class Console:
 
     @property
     def path(self) -> str:
-        """The file that gets every byte; empty before the first launch."""
+        """The file of the last launch; empty before the first.
+
+        It gets every byte as it comes, with option `timestamps` also the times, and no more after an error.
+        """
         return self._stream.file.path if self._stream else ""
 
     @property
@@ -278,8 +290,11 @@ class Console:
     def configured(self, machine: Machine) -> None:
         self._machine = machine
 
-    def open(self, path: str) -> tuple[Stream, sockets.socket]:
-        """Start afresh; the stream, and QEMU's end of it."""
+    def open(self, plan: LaunchPlan) -> tuple[Stream, sockets.socket]:
+        """Start afresh; the stream, and QEMU's end of it.
+
+        :raises OSError: when its file cannot be opened.
+        """
         machine = self._owner
 
         def record(kind: str, data: dict[str, object]) -> None:
@@ -290,9 +305,23 @@ class Console:
             _LOGGER.warning("%s: console %r: %s; it goes on without", machine.name, self.name, what)
             record("console-file", {"error": what})
 
+        options = self._options
+        file = open_log(
+            options.log,
+            f"'log' of plugin 'console' for {self.name!r}",
+            plan,
+            f"{machine.name}-{self.name}.log",
+            file_failed,
+            timestamps=options.timestamps,
+        )
         origin = self._stream.buffer.end if self._stream else BEGINNING
-        self._stream = Stream(self._options, path, origin, record, file_failed)
-        return self._stream, self._stream.other
+        try:
+            stream = Stream(options, file, origin, record)
+        except BaseException:
+            file.close()
+            raise
+        self._stream = stream
+        return stream, stream.other
 
     def last_lines(self) -> str:
         if self._stream is None:

@@ -11,6 +11,7 @@ from vmfsm_plugins.streams.logfile import is_path
 
 DEFAULT_BUFFER = 1024 * 1024
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@:-]{0,63}")
+_NUMBERED = re.compile(r"\.[0-9]+\Z")
 _PORTS = frozenset({"virtconsole", "virtserialport"})
 _BUS = "vmfsm-console-bus"
 
@@ -39,6 +40,12 @@ def check(flat: Mapping[str, object], several: Mapping[str, object]) -> dict[str
         field = f"options['console'][{name!r}]"
         if not isinstance(values, Mapping):
             raise _unknown(name, field)
+        if _NUMBERED.search(name):
+            raise ConfigError(
+                f"plugin 'console': the name of a console may not end in '.' and a number, as the files of "
+                f"later launches do, but {name!r} does",
+                field=field,
+            )
         if not _NAME.fullmatch(name):
             raise ConfigError(
                 f"plugin 'console': the name of a console must be 1 to 64 letters, digits and any of "
@@ -113,11 +120,29 @@ def _encodes(text: str, encoding: str) -> bool:
     return True
 
 
+def check_against_log(consoles: Mapping[str, Options], log: "str | os.PathLike[str] | None") -> None:
+    """QEMU's own log may not be in the same file as a console.
+
+    :raises ConfigError: naming the option.
+    """
+    for name, options in consoles.items():
+        if log is not None and options.log is not None and _file(log) == _file(options.log) != os.devnull:
+            raise ConfigError(
+                f"plugin 'console': {name!r} and plugin 'logs' both write to {_file(log)} "
+                "(options 'log' and 'path')",
+                field=f"options['console'][{name!r}]['log']",
+            )
+
+
+def _file(path: "str | os.PathLike[str]") -> str:
+    return os.path.realpath(path)
+
+
 def _check_clashes(consoles: Mapping[str, Options]) -> None:
     taken: dict[int, str] = {}
     files: dict[str, str] = {}
     for name, options in consoles.items():
-        path = os.path.abspath(options.log) if options.log is not None else None
+        path = _file(options.log) if options.log is not None else None
         if path is not None and path != os.devnull and files.setdefault(path, name) != name:
             raise ConfigError(
                 f"plugin 'console': {files[path]!r} and {name!r} both write to {path} (option 'log')",
@@ -148,7 +173,7 @@ def arguments(consoles: Sequence[tuple[Options, int]]) -> list[str]:
         else:
             ports = max(ports, options.index)
             device = options.device
-            if device.split(",")[0] in _PORTS and not re.search(",bus=", device):
+            if device.split(",")[0] in _PORTS and ",bus=" not in device:
                 if not devices or _BUS not in " ".join(devices):
                     devices += ["-device", f"virtio-serial,id={_BUS}"]
                 device += f",bus={_BUS}.0"

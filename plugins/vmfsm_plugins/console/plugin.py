@@ -5,11 +5,11 @@ import os
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from vmfsm import LaunchPlan, Machine, hookimpl
-from vmfsm_plugins.streams.logfile import numbered
+from vmfsm import ConfigError, LaunchPlan, Machine, hookimpl
+from vmfsm_plugins.logs import Logs
 
 from .api import Console
-from .options import DEFAULT_BUFFER, Options, arguments, check
+from .options import DEFAULT_BUFFER, Options, arguments, check, check_against_log
 from .stream import Stream
 
 _LINGER = 0.1
@@ -27,8 +27,10 @@ class Consoles:
     :param index: the number of the serial port; those below get no console unless another one takes them.
         With `device`: how many such ports are to come before it.
     :param log: the file that gets all output; by default `<machine>-<console>.log` in the machine's
-        `log_dir`, or in its private directory, which is removed at the end. Later launches of the machine
-        write to `….2.log` and so on.
+        `log_dir`, or in its private directory, which is removed at the end. One that this process has
+        written to already, for an earlier launch or another machine, is kept: the next is `….2.log` and so
+        on. A launch whose file cannot be opened fails; one that cannot be written later is given up, with a
+        warning and a record.
     :param timestamps: begin each line in that file with the time.
     :param encoding: of `text` and of what is sent.
     :param newline: what `sendline` sends after a line.
@@ -66,25 +68,27 @@ class Consoles:
         self.consoles: Mapping[str, Console] = MappingProxyType(self._consoles)
         """In the order in which they were given."""
         self._streams: list[Stream] = []
-        self._launches = 0
 
     @hookimpl
     def configured(self, machine: Machine) -> None:
         for console in self._consoles.values():
             console.configured(machine)
+        try:
+            log = machine.log
+        except ConfigError:  # the plugin is blocked
+            return
+        if isinstance(log, Logs):
+            check_against_log(self._options, log.given_path)
 
     @hookimpl
-    async def pre_launch(self, machine: Machine, plan: LaunchPlan) -> None:
-        self._launches += 1
-        plan.on_evidence(self._evidence)
+    async def pre_launch(self, plan: LaunchPlan) -> None:
         wanted: list[tuple[Options, int]] = []
         for name, console in self._consoles.items():
-            options = self._options[name]
-            path = options.log or os.path.join(plan.log_dir or plan.directory, f"{machine.name}-{name}.log")
-            stream, other = console.open(numbered(os.fspath(path), self._launches))
+            stream, other = console.open(plan)
             self._streams.append(stream)
             plan.on_exit(stream.dry)
-            wanted.append((options, plan.give(other)))
+            wanted.append((self._options[name], plan.give(other)))
+        plan.on_evidence(self._evidence)  # before, it would be that of the launch before
         plan.args += arguments(wanted)
 
     @hookimpl

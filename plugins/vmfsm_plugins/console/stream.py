@@ -26,6 +26,7 @@ class Progress:
 class Stream:
     """On the I/O thread only, but for `buffer` and `cursor` and what never changes.
 
+    :param file: what it is written to; closed by `close`.
     :param origin: where the stream of the launch before has ended.
     :param record: adds a record about this console to the timeline.
     """
@@ -33,12 +34,12 @@ class Stream:
     def __init__(
         self,
         options: Options,
-        path: str,
+        file: LogFile,
         origin: Position,
         record: Callable[[str, dict[str, object]], object],
-        file_failed: Callable[[str], object],
     ) -> None:
         self.loop = asyncio.get_running_loop()
+        self.file = file
         self.ended = False
         """Nothing more will come."""
         self.news = News()
@@ -50,7 +51,6 @@ class Stream:
         self._sending = asyncio.Lock()
         self._socket, self.other = socket.socketpair()
         self._socket.setblocking(False)
-        self.file = LogFile(path, file_failed, timestamps=options.timestamps)
         # Small enough that nothing falls out of the buffer before a search has seen it.
         most = max(256, min(MOST, options.buffer // 4))
         self._drain = Drain(self._socket.fileno(), self._feed, self._end, most)

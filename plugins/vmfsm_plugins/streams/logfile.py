@@ -1,8 +1,11 @@
 """A file that gets what QEMU writes as it comes."""
 
 import os
+import stat
 import time
 from collections.abc import Callable
+
+from vmfsm import LaunchPlan
 
 
 def is_path(value: object) -> bool:
@@ -11,41 +14,74 @@ def is_path(value: object) -> bool:
     return isinstance(path, str) and path != "" and "\0" not in path
 
 
-def numbered(path: str, launch: int) -> str:
-    """Where the `launch`th launch of a machine writes, so that it keeps what the earlier ones wrote.
+def open_log(
+    given: "str | os.PathLike[str] | None",
+    option: str,
+    plan: LaunchPlan,
+    name: str,
+    failed: Callable[[str], object],
+    *,
+    timestamps: bool = False,
+) -> "LogFile":
+    """The file for one launch: the one `given` with `option`, else `name` in the machine's `log_dir`, else
+    in its private directory. On the I/O thread only.
 
-    `vm.log`, `vm.2.log`, …; always `path` itself where that is no ordinary file, but a device, say.
+    :raises OSError: when it cannot be opened; it says on whose behalf.
     """
-    path = os.path.abspath(path)
-    if launch == 1 or (os.path.exists(path) and not os.path.isfile(path)):
+    if given is None and plan.log_dir is None:
+        return LogFile(os.path.join(plan.directory, name), failed, timestamps=timestamps)
+    path = os.path.join(plan.log_dir or "", name) if given is None else os.fspath(given)
+    path = _unused(os.path.abspath(path))
+    try:
+        file = LogFile(path, failed, timestamps=timestamps)
+    except OSError as error:
+        whose = "'log_dir'" if given is None else f"option {option}"
+        raise OSError(error.errno, f"{whose}: {error.strerror}", path) from error
+    _used[os.path.realpath(path)] = 1
+    return file
+
+
+_used: dict[str, int] = {}
+"""The files that this process has written to, and how many there are of the name, where it counts on."""
+
+
+def _unused(path: str) -> str:
+    """`path`, or the next of `vm.2.log`, `vm.3.log`, … where this process has written to it already.
+
+    So nothing is overwritten that an earlier launch wrote, or another machine of the same name. Where `path`
+    is no ordinary file, but a device, say, it is always that.
+    """
+    first = os.path.realpath(path)
+    if first not in _used or (os.path.exists(path) and not os.path.isfile(path)):
         return path
     root, extension = os.path.splitext(path)
-    return f"{root}.{launch}{extension}"
+    while True:
+        _used[first] += 1
+        path = f"{root}.{_used[first]}{extension}"
+        if os.path.realpath(path) not in _used:
+            return path
 
 
 class LogFile:
-    """Written at once, never waited for, and given up at its first error. On one thread only.
+    """Written at once, never waited for, and given up at the first error. On one thread only.
 
-    A file of the same name from an earlier run is truncated.
+    What was in the file is removed.
 
     :param timestamps: begin each line with the time (UTC).
     :param failed: called with what went wrong, once; the file is not written after that.
+    :raises OSError: when it cannot be opened. A FIFO without a reader cannot.
     """
 
     def __init__(self, path: str, failed: Callable[[str], object], *, timestamps: bool = False) -> None:
         self.path = path
-        self.whole = True
-        """It holds everything so far."""
         self._failed = failed
         self._timestamps = timestamps
         self._at_line_start = True
-        self._fd = -1
-        try:
-            # O_NONBLOCK is for pipes and terminals: nobody's slow reader may hold up the I/O thread.
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
-            self._fd = os.open(path, flags, 0o666)
-        except OSError as error:
-            self._give_up(error)
+        # O_NONBLOCK is for pipes and terminals: nobody's slow reader may hold up the I/O thread.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
+        self._fd = os.open(path, flags, 0o666)
+        self.whole = stat.S_ISREG(os.fstat(self._fd).st_mode)
+        """Everything so far can be read from it."""
 
     def write(self, data: bytes) -> None:
         if self._fd < 0 or not data:

@@ -15,15 +15,18 @@ An action is one of
     ["hold"]                reply only when `release` comes; the replies then come first
     ["close"]               close the connection, and wait for another where it listens
     ["exit", status]        exit
+    ["vanish", seconds]     close everything, listening sockets too, and exit with status 3 so much later
 
 `quit` is replied to, and ends it. QMP commands come without anything between them.
 """
 
 import json
+import os
 import re
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -77,6 +80,10 @@ class Monitor:
                 self._held.append(number)
             case "close", []:
                 raise Closed
+            case "vanish", [seconds]:
+                os.closerange(3, 256)
+                time.sleep(seconds)
+                os._exit(3)
             case "exit", [status]:
                 sys.exit(status)
             case _:

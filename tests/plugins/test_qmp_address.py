@@ -11,7 +11,7 @@ from vmfsm_plugins.qmp import QMPConnectionError
 
 from tests.plugins.monitors import MakeMachine
 from tests.waiting import InThread, until
-from vmfsm import LaunchError, MachineTimeout, Reason, State
+from vmfsm import LaunchError, MachineDied, MachineTimeout, Reason, State
 
 
 @pytest.fixture(params=["socketpair", "path", "long path", "comma", "ipv4", "ipv6", "name"])
@@ -168,6 +168,16 @@ def test_after_a_loss(monitored: MakeMachine, again: Any) -> None:
         vm.qmp.execute("hang-up")
     vm.shutdown()  # which connects again
     assert (vm.state, vm.reason) == (State.STOPPED, Reason.REQUESTED)
+
+
+def test_connecting_again_to_a_qemu_that_is_about_to_be_dead(monitored: MakeMachine, again: Any) -> None:
+    vm = monitored(qmp={"address": again}, fake={"on": {"vanish": [["vanish", 0.3]]}})
+    call = InThread(vm.qmp.execute, "vanish")
+    until(lambda: vm.qmp._session._client.lost.done())  # type: ignore[attr-defined]
+    with pytest.raises(MachineDied, match="status 3"):
+        vm.qmp.reconnect()
+    with pytest.raises(MachineDied, match="status 3"):
+        call.result()
 
 
 def test_pending_commands_when_connecting_again(monitored: MakeMachine, again: Any) -> None:

@@ -139,6 +139,9 @@ def test_a_qemu_that_is_stopped(monitored: MakeMachine) -> None:
     for _ in range(20):  # more than fits into the socket, so that some of it is queued here
         with pytest.raises(MachineTimeout):
             vm.qmp.execute("human-monitor-command", command_line="x" * 100_000, timeout=0)
+    writer = vm.qmp.client._writer
+    assert writer is not None
+    assert writer.transport.get_write_buffer_size() < 64 * 1024 + 101_000
     began = time.monotonic()
     vm.kill()
     assert time.monotonic() - began < 5

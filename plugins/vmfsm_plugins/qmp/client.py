@@ -93,17 +93,31 @@ class Client(QMPClient):
         """Send a command and wait for the reply with its number, or for the end of the connection.
 
         :param heard: called with the reply before anything that came after it is heard.
+
+        Where QEMU does not read, no more is queued here than asyncio's high-water mark and a command of each
+        caller that waits: one that gives up before there is room has sent nothing.
         """
-        if self.runstate is not Runstate.RUNNING:
+        writer = await self._writable()
+        if writer is None:
             return await asyncio.shield(self.lost)
-        assert self._writer is not None
         question = _Question(asyncio.get_running_loop().create_future(), heard)
         self._questions[number] = question
         try:
-            self._writer.write(request)
+            writer.write(request)
             return await question.answer
         finally:
             self._questions.pop(number, None)
+
+    async def _writable(self) -> asyncio.StreamWriter | None:
+        """What to write to, when there is room; `None` when the connection is over."""
+        writer = self._writer
+        if writer is None or self.runstate is not Runstate.RUNNING:
+            return None
+        try:
+            await writer.drain()
+        except OSError:
+            return None
+        return None if writer.is_closing() or self.runstate is not Runstate.RUNNING else writer
 
     def cut(self) -> None:
         """End the connection now, whatever is still to be sent."""

@@ -90,8 +90,9 @@ class QMP:
         :raises QMPConnectionError: when the monitor is lost while QEMU lives.
         :raises ConfigError: for what is no command, or no JSON; nothing is sent then.
 
-        A call that ends otherwise than by the reply leaves nothing behind here, but QEMU may execute the
-        command all the same. Of the arguments only the names are recorded: their values may be secret.
+        A command is sent as soon as QEMU reads what was sent before. A call that ends otherwise than by the
+        reply has sent nothing if it ends before that; else QEMU may execute the command all the same.
+        Of the arguments only the names are recorded: their values may be secret.
         """
         request = make_request(command, arguments, kw)
         session = self._last_session(request.operation)

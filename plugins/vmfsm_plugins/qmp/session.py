@@ -68,6 +68,9 @@ class Session:
         client = Client(self._hear)
         try:
             await client.open(await self.transport.connect())
+        except ConnectionError as error:  # nobody listens
+            client.lost_at = time.monotonic()
+            raise await self._lost(client, Loss(str(error), perhaps_exit=True)) from error
         except OSError as error:
             raise self._no_connection(str(error)) from error
         except ConnectionLost as lost:

@@ -173,7 +173,7 @@ def test_after_a_loss(monitored: MakeMachine, again: Any) -> None:
 def test_connecting_again_to_a_qemu_that_is_about_to_be_dead(monitored: MakeMachine, again: Any) -> None:
     vm = monitored(qmp={"address": again}, fake={"on": {"vanish": [["vanish", 0.3]]}})
     call = InThread(vm.qmp.execute, "vanish")
-    until(lambda: vm.qmp._session._client.lost.done())  # type: ignore[attr-defined]
+    until(vm.qmp._session._client.lost.done)  # type: ignore[attr-defined]
     with pytest.raises(MachineDied, match="status 3"):
         vm.qmp.reconnect()
     with pytest.raises(MachineDied, match="status 3"):

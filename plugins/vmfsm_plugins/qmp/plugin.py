@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import copy
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from inspect import iscoroutinefunction
@@ -217,11 +218,11 @@ class QMP:
 
     @property
     def greeting(self) -> Mapping[str, Any]:
-        """QEMU's greeting as it came: `{"QMP": {"version": …, "capabilities": […]}}`; kept after the end.
+        """A copy of QEMU's greeting as it came: `{"QMP": {"version": …, "capabilities": […]}}`; kept after the end.
 
         :raises TransitionError: before there is one.
         """
-        return self._last_session("greeting").connected("greeting").greeted_with
+        return copy.deepcopy(self._last_session("greeting").connected("greeting").greeted_with)
 
     @property
     def version(self) -> tuple[int, int, int]:
@@ -344,8 +345,17 @@ def _check_address(address: object) -> Address:
             if isinstance(path, str) and path and "\0" not in path:
                 return path
         case (str() as host, int() as port) if not isinstance(port, bool) and 0 <= port <= 65535:
-            return host, port
+            if _may_be_host(host):
+                return host, port
     raise ConfigError(f"address must be a path, (host, port) or None, not {address!r}", field=field)
+
+
+def _may_be_host(host: str) -> bool:
+    try:
+        host.encode("idna")  # as `socket.getaddrinfo` does
+    except UnicodeError:
+        return False
+    return "\0" not in host
 
 
 def _check_timeout(timeout: float | None) -> float | None:

@@ -148,7 +148,7 @@ class Session:
             record("qmp-reply", {"command": command, "id": number, "seconds": seconds})
             return reply
         else:
-            error = reply["error"]["desc"]
+            error = reply["error"]["class"]  # the description may quote arguments
         data_with_error = {"command": command, "id": number, "seconds": seconds, "error": error[:200]}
         record("qmp-reply", data_with_error, size=400)
         return reply

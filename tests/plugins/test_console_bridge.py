@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -87,6 +88,35 @@ def test_half_closed(vm: Machine) -> None:
         read_until(end, b"pong\r\n> ")
         vm.console.sendline("ping")
         read_until(end, b"pong\r\n> ")
+
+
+@pytest.mark.parametrize("guest", ["", "consoles[0].recv(1)"], ids=["not reading", "reading a byte"])
+def test_half_closed_and_then_closed(run: Make, guest: str) -> None:
+    """While the console is silent."""
+    vm = run(guest)
+    before = len(os.listdir("/proc/self/fd"))
+    ends = [vm.console.socket() for _ in range(20)]
+    for end in ends:
+        end.sendall(b"x")
+        end.shutdown(socket.SHUT_WR)
+    begin = time.process_time()
+    time.sleep(0.3)
+    assert time.process_time() - begin < 0.2  # nobody is busy waiting
+    for end in ends:
+        end.close()
+    until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+
+def test_what_was_written_before_closing_arrives(run: Make) -> None:
+    vm = run(
+        "consoles[0].sendall(b'hello' * 100000)\n"
+        "n = 0\n"
+        "while n < 20000: n += len(consoles[0].recv(65536)); consoles[0].sendall(b'more')\n"
+        "consoles[0].sendall(b'END')"
+    )
+    with vm.console.socket() as end:
+        end.sendall(b"x" * 20_000)
+    vm.console.expect("END", timeout=LIMIT)
 
 
 def test_files(vm: Machine) -> None:

@@ -37,14 +37,10 @@ class Bridge:
 
     async def _serve(self) -> None:
         """Until the reader closed its end, or the console has ended and the reader has got all of it."""
-        out = self._loop.create_task(self._to_reader())
-        back = self._loop.create_task(self._to_guest())
+        tasks = {self._loop.create_task(self._to_reader()), self._loop.create_task(self._from_reader())}
         try:
-            await asyncio.wait({out, back}, return_when=asyncio.FIRST_COMPLETED)
-            if not out.done() and not self._hung_up():
-                await asyncio.wait({out})
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            tasks = {out, back}
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
@@ -54,6 +50,13 @@ class Bridge:
             self._end.close()
 
     async def _to_reader(self) -> None:
+        """Until the end of the console."""
+        with contextlib.suppress(ConnectionError):
+            await self._carry()
+        while not self._ended():  # the reader is gone, but the guest may not have all that it wrote
+            await self._news.wait()
+
+    async def _carry(self) -> None:
         position = self._view().start
         while True:
             ended = self._ended()
@@ -68,16 +71,23 @@ class Bridge:
             else:
                 await self._news.wait()
 
-    async def _to_guest(self) -> None:
+    async def _from_reader(self) -> None:
+        """Until the reader is gone, and the guest has what it wrote."""
         with contextlib.suppress(ConnectionError):
             while data := await self._loop.sock_recv(self._end, MOST):
                 await self._write(data)
+        await self._hang_up()
 
-    def _hung_up(self) -> bool:
-        """Whether the reader is gone, rather than that it has no more to say."""
-        poll = select.poll()
-        poll.register(self._end, 0)
-        return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))
+    async def _hang_up(self) -> None:
+        """Wait until the reader is gone, rather than that it has no more to say."""
+        with select.epoll() as epoll:
+            epoll.register(self._end, 0)  # EPOLLHUP and EPOLLERR come unasked; an end of file is neither
+            gone = self._loop.create_future()
+            self._loop.add_reader(epoll, lambda: None if gone.done() else gone.set_result(None))
+            try:
+                await gone
+            finally:
+                self._loop.remove_reader(epoll)
 
 
 def as_file(end: socket.socket, mode: str, encoding: str) -> IO[Any]:

@@ -72,7 +72,7 @@ def test_told_all_once_in_order_when_the_call_returns(bare: MakeMachine) -> None
         machine.shutdown()
         assert observer.transitions == list(machine.history)
         assert observer.records_seen == list(machine.timeline)
-    assert all(name.startswith("vmfsm-worker-") for name in observer.threads), observer.threads
+    assert all(name.startswith("vmfsm-observer-") for name in observer.threads), observer.threads
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ anywhere and the walk still goes on: what the caller does not run any more, a wo
 """
 
 import contextvars
+import inspect
 import queue
 import sys
 import threading
@@ -63,7 +64,12 @@ class Job:
     def _call_as_hook(self) -> None:
         _in_hooks_of.set(_in_hooks_of.get() | {id(self._machine)})
         self._began = True
-        self._function()
+        result = self._function()
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError(
+                "a plain function returned a coroutine, which nobody awaits: declare it `async def`"
+            )
 
     def _finish(self, error: BaseException | None) -> None:
         if not self.done.done():
@@ -108,7 +114,7 @@ class Caller:
         while frame is not None and frame is not self._frame:
             frame = frame.f_back
         if frame is None:
-            self._leave(KeyboardInterrupt("left without a word"))
+            self.has_left(KeyboardInterrupt("left without a word"))
         else:
             self._io.loop.call_later(PRESENCE, self._check_presence, job)
 
@@ -119,7 +125,8 @@ class Caller:
         self._frame = None
         self._inbox.put(None)
 
-    def _leave(self, interrupt: BaseException) -> None:
+    def has_left(self, interrupt: BaseException) -> None:
+        """Its thread runs no more jobs; the walk goes on with workers."""
         self._left = interrupt
         if self._job is not None and not self._job.done.done():
             self._job.take_from_caller(interrupt)
@@ -145,14 +152,15 @@ class Caller:
         if self._error is not None:
             raise self._error
 
-    def leave(self, interrupt: BaseException) -> None:
-        """This thread runs no more jobs; the walk goes on with workers. Insists when interrupted again."""
-        while True:
-            try:
-                self._io.post(self._leave, interrupt)
-                return
-            except BaseException as again:  # noqa: BLE001 - it is raised when the walk is known to go on
-                interrupt = again
+
+def insist(function: Callable[[], object]) -> None:
+    """Call `function` until it came to its end, however often a signal handler's exception hits."""
+    while True:
+        try:
+            function()
+        except BaseException:  # noqa: BLE001 - the first interrupt is the one that is raised
+            continue
+        return
 
 
 class Runner:

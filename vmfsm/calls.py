@@ -145,7 +145,14 @@ class Calls:
                 call.start()
             else:
                 self.io.post(call.start)
-            return await future
+            while True:
+                remaining = deadline.remaining()
+                await asyncio.wait({future}, timeout=None if remaining is None else remaining + GRACE)
+                if future.done():
+                    return future.result()
+                if deadline.expired:  # the coroutine is deaf to its cancellation
+                    self.io.post(call.abandon)
+                    return Outcome(call.timeout(), None)
         except BaseException:
             self.io.post(call.abandon)
             raise

@@ -2,11 +2,15 @@
 
 import math
 import os
+import threading
 import time
 
 from .errors import ConfigError
 
 SCALE_VARIABLE = "VMFSM_TIMEOUT_SCALE"
+
+# What the system's clocks can wait for; more, a century or two, is no limit.
+_LONGEST = threading.TIMEOUT_MAX / 2
 
 
 def _scale() -> float:
@@ -41,7 +45,12 @@ class Deadline:
                 )
             if timeout < 0 or math.isnan(timeout):
                 raise ConfigError(f"timeout must not be negative, but is {timeout!r}", field="timeout")
-            timeout = None if math.isinf(timeout) else timeout * _scale()
+            try:
+                timeout = float(timeout) * _scale()
+            except OverflowError:
+                timeout = math.inf
+            if timeout > _LONGEST:
+                timeout = None
         self.timeout = timeout
         self._end = math.inf if timeout is None else time.monotonic() + timeout
         self._left: float | None = None

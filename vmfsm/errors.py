@@ -104,7 +104,10 @@ class VMError(Exception):
 
 def describe(error: BaseException) -> str:
     """`error` in one line: its type and what it says."""
-    text = printable(str(error)).split("\n", 1)[0]
+    try:
+        text = printable(str(error)).split("\n", 1)[0]
+    except Exception:  # noqa: BLE001 - a broken `__str__` must not hide the error
+        text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -12,7 +12,6 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from .errors import VMError
 from .perprocess import per_process
 
 if TYPE_CHECKING:
@@ -57,9 +56,12 @@ class ExitGuard:
     def _kill_all(self) -> None:
         if os.getpid() != self._pid:
             return  # a forked child exits; the machines are its parent's
-        for machine in tuple(self._machines):
+        machines = tuple(self._machines)
+        for machine in machines:
+            machine.kill_without_waiting()
+        for machine in machines:
             try:
                 machine.kill()
-            except VMError as error:
+            except BaseException as error:  # noqa: BLE001 - a hook's `sys.exit`, say: the others still come
                 # Not through logging, which may have been shut down already.
                 os.write(2, f"{machine.name}: at exit: {error}\n".encode(errors="backslashreplace"))

@@ -95,7 +95,10 @@ class HookCalls:
         async def call_those_left() -> None:
             while left:
                 plugin, call = left[0]
-                error = await call()
+                try:
+                    error = await call()
+                except Exception as raised:  # noqa: BLE001 - a call that could not even be made
+                    error = raised
                 left.popleft()
                 if error is not None:
                     errors.append(self._plugin_error(plugin, hook, error))
@@ -117,6 +120,8 @@ class HookCalls:
             steps: set[asyncio.Future[Any]] = {task} if plain is None else {task, plain}
             timeout = deadline.remaining() if plain is None else None
             await asyncio.wait(steps, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if plain is not None:
+                deadline = deadline.leaving(CLEANUP_GRACE)  # what it took is not the others' fault
             if deadline.expired and self._unfinished is None and not task.done():
                 return False
         return True

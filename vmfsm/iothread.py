@@ -5,6 +5,7 @@ here and nowhere else, so two walks can never interleave.
 """
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from .errors import TransitionError
 from .perprocess import per_process
 
 T = TypeVar("T")
+_LOGGER = logging.getLogger("vmfsm.iothread")
 
 
 async def outcome(coroutine: Coroutine[Any, Any, T]) -> tuple[BaseException | None, T | None]:
@@ -46,7 +48,11 @@ class IOThread:
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
+        while True:
+            try:
+                self.loop.run_forever()
+            except BaseException:
+                _LOGGER.exception("a task or callback on the I/O thread raised what ends a loop")
 
     def inside(self) -> bool:
         """Whether the calling thread is this one."""

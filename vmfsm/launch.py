@@ -10,7 +10,7 @@ import logging
 import signal
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from . import oom
@@ -107,6 +107,7 @@ class Launch:
         self._timers: set[asyncio.TimerHandle] = set()
         self._waiting: list[Caller] = []
         self._on_end: list[Callable[[], object]] = []
+        self._ended: asyncio.Future[None] = io.loop.create_future()
 
     # -- told from outside ----------------------------------------------------------------------------------
 
@@ -162,8 +163,9 @@ class Launch:
         """The thread inside `launch` got an exception from outside, and knows that from this."""
         return self._interrupt is not None
 
-    def hurry(self, caller: Caller) -> None:
+    def hurry(self, caller: Caller, interrupt: BaseException) -> None:
         """`caller`, who waits for the end, was interrupted: no more than `HURRY` seconds until SIGKILL."""
+        caller.has_left(interrupt)
         if caller in self._waiting:
             self._watch(Deadline(HURRY))
         else:
@@ -189,10 +191,8 @@ class Launch:
         return f": {self._hooks.running} is running" if self._hooks.running else ""
 
     async def until_ended(self) -> None:
-        if self.final is None:
-            ended = self.io.loop.create_future()
-            self._on_end.append(lambda: None if ended.done() else ended.set_result(None))
-            await ended
+        if not self._ended.done():
+            await asyncio.wait({self._ended})
 
     def when_ended(self, function: Callable[[], object]) -> None:
         """Call `function` when the final state is reached."""
@@ -281,10 +281,10 @@ class Launch:
             return Failure(State.FAILED, Reason.LAUNCH_ERROR, what, self._interrupt)
         if self._killed:
             return Failure(State.STOPPED, Reason.KILLED, "cancelled by kill()", error)
-        if self.asked.done():
-            return Failure(State.STOPPED, Reason.REQUESTED, "cancelled by shutdown()", error)
         if self._exited_already:
             return Failure(State.FAILED, Reason.LAUNCH_ERROR, self._describe_exit(), error)
+        if self.asked.done():
+            return Failure(State.STOPPED, Reason.REQUESTED, "cancelled by shutdown()", error)
         if isinstance(error, PluginError):
             what = str(error).removeprefix(f"{self.name}: ")
             return Failure(State.FAILED, Reason.HOOK_FAILED, what, error)
@@ -305,7 +305,7 @@ class Launch:
             return failed
         try:
             self._spawn(self.plan)
-        except (VMError, OSError, TypeError, ValueError) as error:  # the last two: what a plugin planned
+        except Exception as error:  # noqa: BLE001 - whatever a plugin put on the plan
             return error
         return await self._hooks.set_up("post_launch", self._contributor)
 
@@ -332,6 +332,8 @@ class Launch:
             self.kill_now()
 
     def _exited(self, status: int | None) -> None:
+        if self.final is not None:
+            return  # it was stuck in the kernel, and given up
         self.exit_status = status
         self._exited_already = True
         if self._oom_kills is not None and status == -signal.SIGKILL:
@@ -343,7 +345,7 @@ class Launch:
     async def _hear_last_words(self) -> None:
         """Let plugins read what QEMU left in its sockets, then tell everybody that it has ended."""
         assert self.plan is not None
-        words = [asyncio.ensure_future(outcome(listen())) for _, listen in self.plan.last_words]
+        words = [asyncio.ensure_future(outcome(_hear(listen))) for _, listen in self.plan.last_words]
         await asyncio.sleep(0)  # mostly they are done by then, and `asyncio.wait` would take two turns more
         late = {task for task in words if not task.done()}
         if late:
@@ -447,10 +449,16 @@ class Launch:
             )
         )
 
-    def give_up(self, bug: Exception) -> None:
-        """The walk itself is broken. Nobody may wait for ever and no QEMU may live because of it."""
+    async def give_up(self, bug: BaseException) -> None:
+        """The walk itself is broken. Nobody may wait for ever and nothing may be left because of it."""
         _LOGGER.error("%s: this is a bug in vmfsm; please report it", self.name, exc_info=bug)
         self.force(signal.SIGKILL)
+        if self.process is not None:
+            await asyncio.wait({self.gone}, timeout=REAP)
+        if self.plan is not None:
+            self.plan.close_given()
+            self.errors += await self._hooks.clean_up("post_shutdown", Deadline(UNASKED_CLEANUP))
+            self.errors += await self._hooks.cleanups(self.plan.cleanups, Deadline(UNASKED_CLEANUP))
         self.final = State.FAILED, Reason.LAUNCH_ERROR
         self.failure = LaunchError(f"{self.name}: internal error: {describe(bug)}", machine=self.name)
         self.failure.__cause__ = bug
@@ -462,9 +470,15 @@ class Launch:
 
     def _release(self) -> None:
         """The final state is reached and observers were told: let everybody go who waited for it."""
+        if not self._ended.done():
+            self._ended.set_result(None)
         for function in self._on_end:
             function()
         if not self.had_run and self.caller not in self._waiting:
             self.caller.release(self._interrupt or self.failure)
         for caller in self._waiting:
             caller.release(None)
+
+
+async def _hear(listen: Callable[[], Coroutine[Any, Any, str | None]]) -> str | None:
+    return await listen()

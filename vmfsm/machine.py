@@ -11,13 +11,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from . import config, plugins
-from .caller import GRACE, Caller, in_hook_of
+from .caller import GRACE, Caller, in_hook_of, insist
 from .deadline import Deadline
 from .errors import (
     ConfigError,
     Evidence,
     LaunchError,
     MachineTimeout,
+    PluginError,
     TransitionError,
     Verdict,
     VMError,
@@ -28,6 +29,7 @@ from .iothread import IOThread
 from .launch import UNASKED_CLEANUP, Launch
 from .lifecycle import Event, Lifecycle, Reason, State, Transition
 from .observers import Observers
+from .plugins import claim, give_back
 from .reports import plugin_errors
 from .timeline import Record, Timeline
 from .workers import Workers
@@ -93,8 +95,12 @@ class Machine:
         self._timeline = Timeline()
         self._observers = Observers(self, name, self._plugins)
         self._launch: Launch | None = None
-        for implementation in self._plugins.implementations("configured"):
-            implementation.function(*(self for _ in implementation.arguments))
+        claim(plugins)
+        try:
+            self._tell_configured()
+        except BaseException:
+            give_back(plugins)
+            raise
 
     def __repr__(self) -> str:
         reason = f" ({self.reason.value})" if self.reason else ""
@@ -238,29 +244,38 @@ class Machine:
         :param guest: ask the guest first, by the power button.
         :raises AbnormalExit: when it had to be forced, or had ended badly and this thread was not told yet.
         :raises PluginError: when clean-up hooks raised.
+        :raises GuestPanicked: when QEMU ended for a panic that nobody was told of.
+        :raises MachineTimeout: when something holds up the clean-up; QEMU was sent SIGKILL even so.
+        :raises TransitionError: inside a hook of this machine, on the I/O thread, in a forked child.
 
         Nothing happens where nothing is alive. From another thread during `launch` it cancels that.
         """
         __tracebackhide__ = True
         deadline = Deadline(timeout)
-        launch, was_over = self._end("shutdown", deadline, guest=guest)
-        if launch is not None and launch.had_run and not launch.interrupted:
+        self._io("shutdown")
+        launch = self._launch
+        if launch is None:
+            return
+        was_over = self._end(launch, "shutdown", deadline, guest=guest)
+        if launch.had_run and not launch.interrupted:
             self._raise(launch.ending_error(threading.current_thread(), learned=not was_over))
 
     def kill(self, timeout: float | None = 10) -> None:
-        """End QEMU at once with SIGKILL, from any state and thread, before waiting for anything; clean up.
+        """End QEMU at once with SIGKILL, in any state, before waiting for anything; clean up.
 
         :raises PluginError: when clean-up hooks raised.
-        :raises MachineTimeout: when the clean-up takes longer; QEMU is gone even so.
+        :raises MachineTimeout: when the clean-up takes longer; QEMU was sent SIGKILL even so.
+        :raises TransitionError: inside a hook of this machine, on the I/O thread, in a forked child.
         """
         __tracebackhide__ = True
         deadline = Deadline(timeout)
         self._io("kill")
         launch = self._launch
-        if launch is not None:
-            launch.kill_now()
-        launch, was_over = self._end("kill", deadline)
-        if launch is not None and not was_over and launch.errors:
+        if launch is None:
+            return
+        launch.kill_now()
+        was_over = self._end(launch, "kill", deadline)
+        if not was_over and launch.errors:
             if launch.final is not None and launch.final[0] is State.STOPPED:
                 launch.told.add(threading.current_thread())  # that is all there is to tell
             raise self._with_evidence(plugin_errors(launch.errors))
@@ -271,6 +286,7 @@ class Machine:
         :raises AbnormalExit: when it ended badly.
         :raises MachineTimeout: when it has not ended by then; nothing has changed.
         :raises GuestPanicked: when that happens meanwhile.
+        :raises PluginError: when clean-up hooks raised.
         :raises TransitionError: when it was never launched.
         """
         __tracebackhide__ = True
@@ -386,15 +402,36 @@ class Machine:
         if launch is not None and launch.plan is not None:
             for _, collect in tuple(launch.plan.evidence):
                 try:
-                    more.update(collect())
-                except Exception as error:  # noqa: BLE001 - it must not hide the error it was to explain
+                    found = dict(collect())
+                    found["events"] = tuple(cast("Iterable[object]", found.get("events", ())))
+                    more.update({key: value for key, value in found.items() if value})
+                except BaseException as error:  # noqa: BLE001 - it must not hide the error it was to explain
                     more["evidence-error"] = describe(error)
         return Evidence(
             str(more.pop("console", "")),
             str(more.pop("output", "")),
-            tuple(cast("Iterable[Mapping[str, object]]", more.pop("events", ()))),
+            cast("tuple[Mapping[str, object], ...]", more.pop("events", ())),
             more,
         )
+
+    def kill_without_waiting(self) -> None:
+        """Send SIGKILL, if a QEMU is alive, and see to it that none is started. From any thread."""
+        if self._launch is not None:
+            self._launch.kill_now()
+
+    def _tell_configured(self) -> None:
+        for implementation in self._plugins.implementations("configured"):
+            try:
+                implementation.function(*(self for _ in implementation.arguments))
+            except ConfigError:
+                raise
+            except Exception as raised:
+                error = PluginError(
+                    f"{self.name}: configured of plugin {implementation.plugin!r} raised {describe(raised)}",
+                    machine=self.name,
+                )
+                error.plugin, error.hook = implementation.plugin, "configured"
+                raise error from raised
 
     # -- on the I/O thread ----------------------------------------------------------------------------------
 
@@ -421,10 +458,11 @@ class Machine:
         ExitGuard.get().add(self)
         try:
             await launch.live()
-        except Exception as bug:  # noqa: BLE001 - whatever it is, nobody may wait for ever because of it
-            launch.give_up(bug)
+        except BaseException as bug:  # noqa: BLE001 - whatever it is, nobody may wait for ever because of it
+            await launch.give_up(bug)
         finally:
-            ExitGuard.get().discard(self)
+            if self._launch is launch:  # else it was launched again already
+                ExitGuard.get().discard(self)
 
     def _fire(self, event: Event, reason: Reason | None) -> None:
         transition = self._lifecycle.fire(event, reason)
@@ -507,7 +545,9 @@ class Machine:
                 state=self.state,
             )
             error.operation, error.timeout = operation, deadline.timeout
-            caller.leave(error)  # the walk goes on, with workers
+            insist(
+                functools.partial(IOThread.get().post, caller.has_left, error)
+            )  # the walk goes on, with workers
             raise error from None
 
     def _hand_over(self, io: IOThread, caller: Caller, interrupt: BaseException) -> None:
@@ -515,25 +555,25 @@ class Machine:
 
         A second one is raised at once, and the machine is ended all the same.
         """
-        caller.leave(interrupt)
-        io.post(self._interrupted, caller, interrupt)
+        waiter = Caller(
+            io
+        )  # another one, since the first may have been released: up, just before the interrupt
+        insist(functools.partial(io.post, self._interrupted, caller, waiter, interrupt))
         with contextlib.suppress(queue.Empty):
-            caller.serve(Deadline(UNASKED_CLEANUP))
+            waiter.serve(Deadline(UNASKED_CLEANUP))
 
-    def _interrupted(self, caller: Caller, interrupt: BaseException) -> None:
+    def _interrupted(self, caller: Caller, waiter: Caller, interrupt: BaseException) -> None:
+        caller.has_left(interrupt)
         launch = self._launch
         if launch is not None and launch.caller is caller:
-            launch.interrupt(caller, interrupt)
+            launch.interrupt(waiter, interrupt)
         else:
-            caller.release(None)
+            waiter.release(None)
 
-    def _end(self, call: str, deadline: Deadline, *, guest: bool = False) -> tuple[Launch | None, bool]:
-        """Have the machine ended and wait for that: which launch it was, and whether it was over already."""
+    def _end(self, launch: Launch, call: str, deadline: Deadline, *, guest: bool = False) -> bool:
+        """Have the launch ended and wait for that; whether it was over already."""
         __tracebackhide__ = True
-        io = self._io(call)
-        launch = self._launch
-        if launch is None:
-            return None, True
+        io = launch.io
         was_over = launch.final is not None
         caller = Caller(io)
         try:
@@ -542,12 +582,11 @@ class Machine:
         except VMError as error:
             raise self._with_evidence(error) from None
         except BaseException as interrupt:
-            caller.leave(interrupt)
-            io.post(launch.hurry, caller)
+            insist(functools.partial(io.post, launch.hurry, caller, interrupt))
             with contextlib.suppress(queue.Empty):
                 caller.serve(Deadline(UNASKED_CLEANUP))
             raise
-        return launch, was_over
+        return was_over
 
     def _raise(self, error: BaseException | None) -> None:
         __tracebackhide__ = True

@@ -4,13 +4,15 @@ import asyncio
 import collections
 import functools
 import logging
+import time
 from collections.abc import Callable
 
-from .caller import Runner
+from .caller import Job
 from .iothread import IOThread
 from .lifecycle import Transition
 from .plugins import Implementation, PluginSet
 from .timeline import Record
+from .workers import Workers
 
 PATIENCE = 0.5
 """Seconds that a slow observer can hold up the return of `launch`, `shutdown`, `kill` and `wait`."""
@@ -61,7 +63,6 @@ class Observers:
             await asyncio.wait({told}, timeout=PATIENCE)
 
     async def _tell(self, io: IOThread) -> None:
-        runner = Runner(io, self._machine)
         while self._pending or self._waiting:
             batch = [record for record, _ in self._pending]
             transitions, self._transitions = self._transitions, []
@@ -69,9 +70,11 @@ class Observers:
             self._pending.clear()
             self._bytes = 0
             if self._dropped:
-                batch.insert(0, Record("dropped", batch[0].at, {"records": self._dropped}))
+                batch.insert(0, Record("dropped", time.monotonic(), {"records": self._dropped}))
                 self._dropped = 0
-            await runner.start(functools.partial(self._call_all, transitions, tuple(batch))).done
+            job = Job(io, self._machine, functools.partial(self._call_all, transitions, tuple(batch)))
+            Workers.get().submit_observer(job.run)
+            await job.done
             for told in waiting:
                 told.set_result(None)
 

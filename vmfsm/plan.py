@@ -1,5 +1,6 @@
 """What plugins contribute to a launch."""
 
+import contextlib
 import os
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
@@ -106,7 +107,8 @@ class LaunchPlan:
     def close_given(self) -> None:
         """Close our copies of what was given. Not for plugins: the launch does it."""
         while self._given:
-            self._given.pop().close()
+            with contextlib.suppress(Exception):  # somebody closed it already, say
+                self._given.pop().close()
 
 
 def escape(value: str) -> str:

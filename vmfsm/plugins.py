@@ -86,10 +86,7 @@ def load(
             what = "is blocked" if name in block else "is not installed"
             raise ConfigError(f"options for plugin {name!r}, which {what}", field=f"options[{name!r}]")
 
-    plugin_set = PluginSet(plugins)
-    for name in given_names:
-        _claim(name, plugins[name])
-    return plugin_set
+    return PluginSet(plugins)
 
 
 # -- finding ------------------------------------------------------------------------------------------------
@@ -155,6 +152,21 @@ def _given_name(plugin: object) -> str:
 
 
 _claimed: "weakref.WeakValueDictionary[int, object]" = weakref.WeakValueDictionary()
+
+
+def claim(plugins: Iterable[object]) -> None:
+    """Note that these objects belong to a machine.
+
+    :raises ConfigError: for one that belongs to another.
+    """
+    for plugin in plugins:
+        _claim(_given_name(plugin), plugin)
+
+
+def give_back(plugins: Iterable[object]) -> None:
+    """The machine that was to have them was not made."""
+    for plugin in plugins:
+        _claimed.pop(id(plugin), None)
 
 
 def _claim(name: str, plugin: object) -> None:
@@ -236,7 +248,11 @@ def _type_name(annotation: object) -> str:
 
 def _names(plugin: object, attribute: str) -> tuple[str, ...]:
     value = getattr(plugin, attribute, ())
-    if isinstance(value, str) or not all(isinstance(name, str) for name in value):
+    if (
+        not isinstance(value, Sequence)
+        or isinstance(value, str)
+        or not all(isinstance(n, str) for n in value)
+    ):
         raise _wrong(plugin, f"its {attribute!r} must be a sequence of names, not {value!r}")
     return tuple(value)
 

@@ -45,7 +45,9 @@ def compose_command(config: Config, plan: LaunchPlan) -> tuple[str, ...]:
     """
     refuse_daemonize(plan.args)
     display = () if config.display is None else ("-display", config.display)
-    return (*plan.wrapper, config.binary, *display, *plan.args, *config.args)
+    is_relative = bool(plan.wrapper and os.path.dirname(config.binary))
+    binary = os.path.abspath(config.binary) if is_relative else config.binary  # a wrapper starts in `cwd`
+    return (*plan.wrapper, binary, *display, *plan.args, *config.args)
 
 
 async def _remove(directory: str) -> None:
@@ -57,6 +59,8 @@ async def _remove(directory: str) -> None:
                 os.unlink(os.path.join(directory, name))
             os.rmdir(directory)
             return
+    except FileNotFoundError:
+        return  # somebody else removed it
     except OSError:
         pass  # it holds directories
     job = Job(IOThread.get(), directory, functools.partial(shutil.rmtree, directory))

@@ -51,6 +51,10 @@ def _group_lives(pgid: int) -> bool:
     return False
 
 
+_TRACED = 0.02
+"""Seconds between two looks at a process that has ended and that a debugger has not let go."""
+
+
 class Process:
     """A child in a session and process group of its own.
 
@@ -71,11 +75,12 @@ class Process:
         self._reaping = threading.Lock()
         self._reaped = False
         self._pidfd: int | None = None
-        if hasattr(os, "pidfd_open"):
+        with contextlib.suppress(AttributeError, OSError):
             self._pidfd = os.pidfd_open(popen.pid)
+        if self._pidfd is not None:
             loop.add_reader(self._pidfd, self._reap)
         else:
-            # Elsewhere than on Linux: a thread for each process, and what is left of its group lives on.
+            # Not on Linux, or not allowed there: a thread, and what is left of the group lives on.
             threading.Thread(target=self._wait, name=f"vmfsm-wait-{self.pid}", daemon=True).start()
 
     @classmethod
@@ -151,16 +156,21 @@ class Process:
         assert self._pidfd is not None
         self._loop.remove_reader(self._pidfd)
         status: int | None = None
+        traced = False
         with self._reaping:
             # ECHILD where the host program ignores SIGCHLD: the kernel threw the status away, and with it
             # the guarantee that the group's number is still ours.
             with contextlib.suppress(ChildProcessError):
-                os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT)
-                self._signal_group(SIGKILL)  # what it left behind, while its zombie keeps the number
-                info = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
-                assert info is not None
-                status = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
-            self._reaped = True
+                traced = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None
+                if not traced:
+                    self._signal_group(SIGKILL)  # what it left behind, while its zombie keeps the number
+                    info = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+                    assert info is not None
+                    status = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
+            self._reaped = not traced
+        if traced:  # a debugger has it first, for as long as that likes
+            self._loop.call_later(_TRACED, self._reap)
+            return
         os.close(self._pidfd)
         self._popen.returncode = 0 if status is None else status  # else Popen would wait for the pid again
         self._tell_when_alone(status, time.monotonic() + GROUP)

@@ -50,7 +50,7 @@ async def stop(
         if gone.done() or deadline.expired:
             break
         record("stop", {"way": f"{plugin} (the guest)" if of_guest else plugin}, 200)
-        asking = asyncio.ensure_future(outcome(way()))
+        asking = asyncio.ensure_future(outcome(_ask(way)))
         left = max(0.0, (deadline.remaining() or 0.0) - total * _AFTER_POLITE)
         rest = len(ways) - 1 - number
         share = _SHARE_OF_GUEST if of_guest and rest else 1 / (rest + 1)
@@ -73,6 +73,10 @@ async def stop(
         forced |= force(signal.SIGKILL)
         await asyncio.wait({gone}, timeout=REAP)
     return forced
+
+
+async def _ask(way: Polite) -> None:
+    await way()
 
 
 async def _first(futures: "set[asyncio.Future[Any]]", deadline: Deadline, reserve: float) -> None:

@@ -11,15 +11,22 @@ from collections.abc import Callable
 from .perprocess import per_process
 
 SIZE = 4
+OBSERVER_SIZE = 2
 
 
 class Workers:
-    """A fixed number of threads and one queue."""
+    """A fixed number of threads, some of them for observers."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._observers: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         for number in range(SIZE):
-            threading.Thread(target=self._work, name=f"vmfsm-worker-{number}", daemon=True).start()
+            self._start(f"vmfsm-worker-{number}", self._jobs)
+        for number in range(OBSERVER_SIZE):
+            self._start(f"vmfsm-observer-{number}", self._observers)
+
+    def _start(self, name: str, jobs: "queue.SimpleQueue[Callable[[], object]]") -> None:
+        threading.Thread(target=_work, args=(jobs,), name=name, daemon=True).start()
 
     @classmethod
     def get(cls) -> "Workers":
@@ -28,8 +35,13 @@ class Workers:
 
     def submit(self, function: Callable[[], object]) -> None:
         """Have `function`, which must not raise, called by one of the threads. From any thread."""
-        self._queue.put(function)
+        self._jobs.put(function)
 
-    def _work(self) -> None:
-        while True:
-            self._queue.get()()
+    def submit_observer(self, function: Callable[[], object]) -> None:
+        """The same by threads that do nothing else: a slow observer holds up observers only."""
+        self._observers.put(function)
+
+
+def _work(jobs: "queue.SimpleQueue[Callable[[], object]]") -> None:
+    while True:
+        jobs.get()()

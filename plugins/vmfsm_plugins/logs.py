@@ -109,6 +109,9 @@ class Logs:
         self._machine: Machine | None = None
         self._output: _Output | None = None
 
+    def __repr__(self) -> str:
+        return f"<Log {self.path or 'of no launch yet'}>"
+
     # -- machine.log ----------------------------------------------------------------------------------------
 
     @property
@@ -133,7 +136,12 @@ class Logs:
         return _readable(output.buffer.view().text())
 
     def tail(self, n: int = 20) -> str:
-        """The last `n` lines, with their ends."""
+        """The last `n` lines, with their ends.
+
+        :raises ConfigError: when `n` is no int.
+        """
+        if isinstance(n, bool) or not isinstance(n, int):
+            raise ConfigError(f"tail takes a number of lines, not {n!r}", field="n")
         if n <= 0 or self._output is None:
             return ""
         view = self._output.buffer.view()
@@ -201,13 +209,8 @@ class Logs:
             return
         if -status not in _OURS or machine.reason in {Reason.QEMU_SIGNAL, Reason.OOM_KILLED}:
             oom = ", out of memory" if machine.reason is Reason.OOM_KILLED else ""
-            _LOGGER.warning(
-                "%s: QEMU died of %s%s; its command line: %s",
-                machine.name,
-                _signal_name(-status),
-                oom,
-                " ".join(machine.command),
-            )
+            # Not its command line: there may be secrets in it.
+            _LOGGER.warning("%s: QEMU died of %s%s", machine.name, _signal_name(-status), oom)
 
 
 def _follow(machine: Machine, output: _Output, deadline: Deadline) -> Iterator[str]:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vmfsm_plugins.console import AsyncConsole, Console, Consoles, Expected
@@ -367,6 +368,48 @@ def test_a_file_that_cannot_be_written(make: Make, caplog: pytest.LogCaptureFixt
     assert vm.console.text.startswith("vmfsm guest ready")
 
 
+@pytest.mark.parametrize("n", [None, "x", 1.5, True])
+def test_wrong_numbers(make: Make, n: Any) -> None:
+    vm = make()
+    for call in (vm.console.read, vm.log.tail):
+        with pytest.raises(ConfigError) as caught:
+            call(n)
+        assert caught.value.field == "n"
+    with pytest.raises(ConfigError) as caught:
+        vm.console.file(3)  # type: ignore[arg-type]
+    assert caught.value.field == "mode"
+    with pytest.raises(ConfigError, match="keyword-only"):
+        vm.console.expect("x", 3)  # type: ignore[arg-type]
+
+
+def test_no_such_console(make: Make) -> None:
+    vm = make(options={"one": {}, "two": {"index": 1}})
+    with pytest.raises(ConfigError, match=r"no console 'three'.*one, two"):
+        vm.consoles["three"]
+    assert "three" not in vm.consoles
+    assert vm.consoles.get("three") is None
+
+
+def test_data_is_not_in_messages(make: Make) -> None:
+    vm = make(options={"encoding": "ascii"})
+    for data in ("hunter2 é", ["hunter2"]):
+        with pytest.raises(ConfigError) as caught:
+            vm.console.send(data)  # type: ignore[arg-type]
+        assert "hunter2" not in str(caught.value)
+        assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_a_console_that_says_nothing(make: Make) -> None:
+    with make(options={"one": {}, "two": {"index": 1}}) as vm:
+        vm.launch()
+        vm.consoles["one"].expect("ready")
+        for name, silent in (("one", False), ("two", True)):
+            with pytest.raises(MachineTimeout, match=name) as caught:
+                vm.consoles[name].expect("never", timeout=0.2)
+            said = f"console {name!r} has said nothing"
+            assert (said in caught.value.__notes__) is silent
+
+
 def test_records_are_chunks(make: Make) -> None:
     with make() as vm:
         vm.launch()
@@ -415,6 +458,15 @@ def test_a_launch_that_fails_half_way_leaves_nothing(make: Make, before: str) ->
         assert vm.console.closed
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt also where it was ignored by who started this."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_expecting(make: Make) -> None:
     """It ends the wait, and the machine can be used on."""
     with make() as vm:

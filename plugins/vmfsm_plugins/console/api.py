@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket as sockets
 import time
+from collections.abc import Sized
 from typing import IO, Any, NoReturn
 
 from vmfsm import (
@@ -29,6 +30,14 @@ _EXIT_GRACE = 1.0
 """Seconds after the end of a console for the end of QEMU to be seen; they come in either order."""
 _SEARCH_SHARE = 5
 """A search that took a second is repeated after this many, unless much has come."""
+
+
+class _Waiting:
+    """A call of `expect`: what it looks for, and in which launch, whatever is launched meanwhile."""
+
+    def __init__(self, search: Search, stream: Stream | None) -> None:
+        self.search = search
+        self.stream = stream
 
 
 class Console:
@@ -90,7 +99,12 @@ class Console:
         return self._stream.cursor.lost if self._stream else 0
 
     def read(self, n: int = -1) -> str:
-        """The text that came and was not read yet, at most `n` characters of it. Never waits."""
+        """The text that came and was not read yet, at most `n` characters of it. Never waits.
+
+        :raises ConfigError: when `n` is no int.
+        """
+        if isinstance(n, bool) or not isinstance(n, int):
+            raise ConfigError(f"read takes a number of characters, not {n!r}", field="n")
         return self._stream.cursor.take(n) if self._stream else ""
 
     def mark(self) -> int:
@@ -128,6 +142,10 @@ class Console:
         A pattern is tried whenever something has come, so `[0-9]+` may find the first digits only: name what
         follows. One that begins with `.*` takes time by the square of a line's length.
 
+        Python's `re` lets nothing else in the process run while it searches, so a pattern that takes for
+        ever, as one with nested quantifiers may, `(a+)+b`, stops everything, deadlines too: that patterns
+        are sane is up to the caller.
+
         :raises MachineTimeout: at the deadline. The read position has not moved.
         :raises MachineDied: when QEMU has ended without a match.
         :raises ConsoleClosed: when the console was closed by a QEMU that lives.
@@ -135,16 +153,13 @@ class Console:
         :raises ConfigError: for what is no pattern.
         :raises TransitionError: when the machine was never launched.
         """
-        search = Search(patterns)
+        waiting = _Waiting(Search(patterns), self._stream)
         try:
             return self._owner.run(
-                self._expect(search), timeout=timeout, operation=self._expecting(search), of_guest=True
+                self._expect(waiting), timeout=timeout, operation=self._expecting(waiting), of_guest=True
             )
-        except (MachineDied, MachineTimeout):
-            found = self._find(search)
-            if found is None:
-                raise
-            return found
+        except (MachineDied, MachineTimeout) as error:
+            return self._at_last(waiting, error)
 
     def send(self, data: str | bytes, *, timeout: float | None = 60) -> None:
         """Write to the guest, and wait until QEMU's socket has taken all of it (it holds about 200 KB).
@@ -194,6 +209,8 @@ class Console:
         :raises ConfigError: for other modes.
         :raises TransitionError: when the machine was never launched.
         """
+        if not isinstance(mode, str):
+            raise ConfigError(f"not a mode for a console: {mode!r}", field="mode")
         plain = mode.replace("t", "").replace("r+", "rw").replace("w+", "rw")
         if set(plain) - {"b"} not in ({"r"}, {"w"}, {"r", "w"}):
             raise ConfigError(f"not a mode for a console: {mode!r}", field="mode")
@@ -211,24 +228,26 @@ class Console:
     def _sending(self) -> str:
         return f"send to console {self.name!r}"
 
-    def _expecting(self, search: Search) -> str:
-        return f"expect({search}) on console {self.name!r}"
+    def _expecting(self, waiting: "_Waiting") -> str:
+        return f"expect({waiting.search}) on console {self.name!r}"
 
     def _encoded(self, data: object) -> bytes:
         if isinstance(data, str):
             try:
                 return data.encode(self._options.encoding)
             except UnicodeError as error:
-                raise ConfigError(
-                    f"console {self.name!r}: cannot send {data!r}: {error}", field="data"
-                ) from error
+                what = f"a str of {len(data)} characters that {self._options.encoding} does not have all of"
+                if isinstance(error, UnicodeEncodeError):
+                    what += f" (see position {error.start})"
+                # Neither the text nor what the codec says about it: it may be a password.
+                raise ConfigError(f"console {self.name!r}: cannot send {what}", field="data") from None
         if isinstance(data, bytes | bytearray | memoryview):
             return bytes(data)
-        raise ConfigError(f"console {self.name!r}: send takes str or bytes, not {data!r}", field="data")
+        raise ConfigError(f"console {self.name!r}: send takes str or bytes, not {_kind(data)}", field="data")
 
     def _line(self, text: object) -> str:
         if not isinstance(text, str):
-            raise ConfigError(f"console {self.name!r}: sendline takes a str, not {text!r}", field="text")
+            raise ConfigError(f"console {self.name!r}: sendline takes a str, not {_kind(text)}", field="text")
         return text + self._options.newline
 
     def _launched(self, call: str) -> Stream:
@@ -243,21 +262,28 @@ class Console:
             )
         return self._stream
 
-    def _find(self, search: Search) -> Expected | None:
-        return self._stream.cursor.find(search) if self._stream else None
+    def _at_last(self, waiting: "_Waiting", error: MachineDied | MachineTimeout) -> Expected:
+        """The match that came at the last moment, else `error`."""
+        stream = waiting.stream
+        found = stream.cursor.find(waiting.search) if stream else None
+        if found is not None:
+            return found
+        if stream is not None and stream.buffer.end == stream.origin:
+            error.add_note(f"console {self.name!r} has said nothing")
+        raise error
 
-    async def _expect(self, search: Search) -> Expected:
+    async def _expect(self, waiting: "_Waiting") -> Expected:
         """Every search is through all that was not read, since a match may begin anywhere.
 
         So that a flood does not cost the square of its size, the next one comes when half as much has come
         as there was, which is before any of it can fall out of the buffer unseen, or when the time that
         searches take is a small share.
         """
-        stream = self._launched("expect")
+        waiting.stream = stream = self._launched("expect")
         while True:
             begin = time.monotonic()
             seen = stream.buffer.end.byte
-            found = stream.cursor.find(search)
+            found = stream.cursor.find(waiting.search)
             if found is not None:
                 stream.flush()
                 return found
@@ -338,19 +364,17 @@ class AsyncConsole:
 
     async def expect(self, *patterns: Pattern, timeout: float | None = 60) -> Expected:
         """As `Console.expect`."""
-        console, search = self._console, Search(patterns)
+        console = self._console
+        waiting = _Waiting(Search(patterns), console._stream)
         try:
             return await console._owner.arun(
-                console._expect(search),
+                console._expect(waiting),
                 timeout=timeout,
-                operation=console._expecting(search),
+                operation=console._expecting(waiting),
                 of_guest=True,
             )
-        except (MachineDied, MachineTimeout):
-            found = console._find(search)
-            if found is None:
-                raise
-            return found
+        except (MachineDied, MachineTimeout) as error:
+            return console._at_last(waiting, error)
 
     async def send(self, data: str | bytes, *, timeout: float | None = 60) -> None:
         """As `Console.send`."""
@@ -366,6 +390,11 @@ class AsyncConsole:
     async def sendline(self, text: str = "", *, timeout: float | None = 60) -> None:
         """As `Console.sendline`."""
         await self.send(self._console._line(text), timeout=timeout)
+
+
+def _kind(value: object) -> str:
+    kind = type(value).__name__
+    return f"{kind} of length {len(value)}" if isinstance(value, Sized) else kind
 
 
 def _with_progress(error: MachineTimeout, progress: Progress) -> MachineTimeout:

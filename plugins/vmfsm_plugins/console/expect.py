@@ -70,7 +70,8 @@ def _compile(pattern: object) -> re.Pattern[Any]:
         return pattern
     if not isinstance(pattern, str | bytes):
         raise ConfigError(
-            f"expect takes regular expressions as str or bytes, not {pattern!r}", field="patterns"
+            f"expect takes regular expressions as str or bytes, not {pattern!r} (timeout is keyword-only)",
+            field="patterns",
         )
     try:
         return re.compile(pattern, re.MULTILINE)

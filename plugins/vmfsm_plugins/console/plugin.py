@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import NoReturn
 
 from vmfsm import ConfigError, LaunchPlan, Machine, hookimpl
 from vmfsm_plugins.logs import Logs
@@ -14,6 +15,11 @@ from .stream import Stream
 
 _LINGER = 0.1
 """Seconds at the end of the machine for readers of `socket` to take what they have not taken yet."""
+
+
+class _ByName(dict[str, Console]):
+    def __missing__(self, name: object) -> NoReturn:
+        raise ConfigError(f"no console {name!r} (there are: {', '.join(self)})", field="options['console']")
 
 
 class Consoles:
@@ -64,9 +70,9 @@ class Consoles:
             "buffer": buffer,
         }
         self._options = check(flat, consoles)
-        self._consoles = {name: Console(name, options) for name, options in self._options.items()}
+        self._consoles = _ByName({name: Console(name, options) for name, options in self._options.items()})
         self.consoles: Mapping[str, Console] = MappingProxyType(self._consoles)
-        """In the order in which they were given."""
+        """In the order in which they were given. A `ConfigError` for one that is not there."""
         self._streams: list[Stream] = []
 
     @hookimpl

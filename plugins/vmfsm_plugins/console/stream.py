@@ -40,6 +40,7 @@ class Stream:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.file = file
+        self.origin = origin
         self.ended = False
         """Nothing more will come."""
         self.news = News()

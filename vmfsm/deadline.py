@@ -43,7 +43,7 @@ class Deadline:
                 raise ConfigError(
                     f"timeout must be a number of seconds or None, not {timeout!r}", field="timeout"
                 )
-            if timeout < 0 or math.isnan(timeout):
+            if timeout < 0 or timeout != timeout:  # noqa: PLR0124 - not a number is not itself; a huge int is
                 raise ConfigError(f"timeout must not be negative, but is {timeout!r}", field="timeout")
             try:
                 timeout = float(timeout) * _scale()

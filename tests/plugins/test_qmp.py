@@ -343,15 +343,36 @@ def test_run_state_of_a_migration(monitored_guest: MakeGuest, tmp_path: Any) -> 
         assert vm.run_state == state
 
 
-def test_the_run_state_is_as_of_the_last_of_what_came_at_once(monitored: MakeMachine) -> None:
+def test_run_state_of_a_migration_that_sends_no_events(monitored_guest: MakeGuest, tmp_path: Any) -> None:
+    source, _ = monitored_guest()
+    target, _ = monitored_guest("-incoming", f"unix:{tmp_path}/migration")
+    source.qmp.execute("migrate", uri=f"unix:{tmp_path}/migration")
+    until(lambda: source.run_state == "postmigrate")
+    until(lambda: target.run_state == "running")
+    assert [r.data["command"] for r in source.timeline if r.kind == "qmp-command"] == [
+        "query-status",
+        "migrate",
+    ]
+
+
+def test_why_it_stopped_is_asked_for(monitored: MakeMachine) -> None:
     stop = '{"event": "STOP", "timestamp": {"seconds": 1, "microseconds": 2}}\r\n'
-    status = '{"return": {"status": "running"}, "id": ID}\r\n'
-    vm = monitored(fake={"on": {"query-status": [["send", status + stop]]}})
-    vm.qmp.wait_event("STOP")
-    assert vm.run_state == "paused"
+    on = {"break": [["send", stop], ["return", {}]], "query-status": [["return", {"status": "debug"}]]}
+    vm = monitored(fake={"on": on})
+    vm.qmp._session.run_state = "running"  # type: ignore[attr-defined]  # the fake only ever says why
+    vm.qmp.execute("break")
+    until(lambda: vm.run_state == "debug")
+
+
+def test_the_run_state_is_as_of_the_last_of_what_came_at_once(monitored: MakeMachine) -> None:
+    status = '{"return": {"status": "paused"}, "id": ID}\r\n'
+    resume = '{"event": "RESUME", "timestamp": {"seconds": 1, "microseconds": 2}}\r\n'
+    vm = monitored(fake={"on": {"query-status": [["send", status + resume]]}})
+    vm.qmp.wait_event("RESUME")
+    assert vm.run_state == "running"
     vm.qmp.execute("query-status")
-    vm.qmp.wait_event("STOP")
-    assert vm.run_state == "paused"
+    vm.qmp.wait_event("RESUME")
+    assert vm.run_state == "running"
 
 
 def test_without_a_monitor(monitored: MakeMachine) -> None:

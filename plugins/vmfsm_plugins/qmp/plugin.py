@@ -218,7 +218,7 @@ class QMP:
 
     @property
     def greeting(self) -> Mapping[str, Any]:
-        """A copy of QEMU's greeting as it came: `{"QMP": {"version": …, "capabilities": […]}}`; kept after the end.
+        """A copy of QEMU's greeting: `{"QMP": {"version": …, "capabilities": […]}}`; kept after the end.
 
         :raises TransitionError: before there is one.
         """

@@ -14,7 +14,11 @@ _AFTER = {
     "SUSPEND": "suspended",
     "WAKEUP": "running",
 }
-_MIGRATED = {"paused": "postmigrate", "inmigrate": "paused"}  # from here, to here with -S
+_MIGRATED = {
+    "paused": "postmigrate",
+    "finish-migrate": "postmigrate",
+    "inmigrate": "paused",
+}  # from here, to here with -S
 
 
 def after_event(event: dict[str, Any], state: str | None) -> str | None:

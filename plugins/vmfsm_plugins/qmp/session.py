@@ -21,6 +21,8 @@ _LOGGER = logging.getLogger("vmfsm.qmp")
 
 _EXIT_GRACE = 1.0
 """Seconds in which the end of QEMU follows the end of its monitor, if it does."""
+_MIGRATING = 0.1
+"""Seconds after which a QEMU that finishes a migration is asked for its run state again."""
 _LARGE_EVENT = 2_000
 """Bytes of JSON; what is larger does not go into a record."""
 
@@ -43,6 +45,7 @@ class Session:
         self._client: Client | None = None
         self._connecting = asyncio.Lock()
         self._cause: str | None = None
+        self._asking: set[asyncio.Task[None]] = set()
 
     def connected(self, call: str) -> Client:
         """The last connection. From any thread.
@@ -159,8 +162,12 @@ class Session:
     # -- events ---------------------------------------------------------------------------------------------
 
     def _hear(self, event: Event, raw: bytes) -> None:
-        name = event["event"]
-        self.run_state = after_event(event, self.run_state)
+        name, before = event["event"], self.run_state
+        self.run_state = after_event(event, before)
+        if name == "STOP" and self.run_state != before and self._client is not None:
+            task = asyncio.create_task(self._ask_why(self._client))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
         if name == "SHUTDOWN":
             reason = event.get("data", {}).get("reason")
             self._cause = reason if isinstance(reason, str) else None
@@ -172,6 +179,15 @@ class Session:
         self._machine.record("qmp-event", data, size=400 if large else 200 + 4 * len(raw))
         if name == "GUEST_PANICKED":
             self._machine.report(Verdict("guest-panicked", "qmp", event))
+
+    async def _ask_why(self, client: Client) -> None:
+        """Ask for the run state after a STOP that nothing had announced. Not recorded: no user asks."""
+        while not client.lost.done():
+            request = make_request("query-status")
+            await client.ask(request.number, request.data, self._hear_status)
+            if self.run_state != "finish-migrate":
+                return
+            await asyncio.wait([client.lost], timeout=_MIGRATING)  # no event needs to tell when it is over
 
     def _tell(self, subscriber: Subscriber, event: Event) -> None:
         try:

@@ -111,4 +111,4 @@ def test_the_power_button(linux: Machine) -> None:
     assert (vm.state, vm.reason, vm.exit_status) == (State.STOPPED, Reason.REQUESTED, 0)
     assert "the button was pressed" in vm.console.text
     ways = [record.data["way"] for record in vm.timeline if record.kind == "stop"]
-    assert ways == ["qmp"], "the guest went by itself"
+    assert ways == ["qmp (the guest)"], "the guest went by itself"

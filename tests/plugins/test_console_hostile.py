@@ -1,5 +1,6 @@
 """Consoles of a process that says anything, at any speed, and reads as it likes."""
 
+import asyncio
 import hashlib
 import os
 import threading
@@ -11,7 +12,7 @@ import pytest
 
 from tests.plugins.fake_console import program
 from tests.waiting import InThread, until
-from vmfsm import ConsoleClosed, Machine, MachineTimeout
+from vmfsm import ConsoleClosed, Machine, MachineDied, MachineTimeout
 
 Make = Callable[..., Machine]
 
@@ -92,16 +93,17 @@ for number in range(3000):
 
 
 def test_expect_in_a_flood_is_not_quadratic(run: Make) -> None:
-    """A megabyte that is not read, and then single bytes for ever: each is cheap."""
+    """A megabyte that is not read, and then pieces that come one by one: few of them are worth a search."""
     code = """
 consoles[0].sendall(b"x" * 1000000)
-for number in range(20000): consoles[0].send(b"y")
+for number in range(1500): consoles[0].send(b"y"); time.sleep(0.002)
 consoles[0].sendall(b"END")
 """
     vm = run(code)
-    begin = time.process_time()
-    assert vm.console.expect("[ab]z", "END", timeout=100).index == 1
-    assert time.process_time() - begin < 10  # a search for each byte would take minutes
+    busy, begin = time.process_time(), time.monotonic()
+    assert vm.console.expect("[ab]z", "[cd]z", "[ef]z", "END", timeout=100).index == 3
+    share = (time.process_time() - busy) / (time.monotonic() - begin)
+    assert share < 0.45  # with a search for each piece it is most of the time
 
 
 def test_small_buffer_and_whole_file(run: Make) -> None:
@@ -135,6 +137,18 @@ def test_end_of_file_while_it_lives(run: Make) -> None:
         vm.console.expect("words", timeout=20)
     with pytest.raises(ConsoleClosed):
         vm.console.send("x", timeout=20)
+
+
+@pytest.mark.parametrize("twin", [False, True], ids=["call", "twin"])
+def test_end_of_file_just_before_the_end(run: Make, twin: bool) -> None:
+    """They come one after the other; it is the end of QEMU that counts."""
+    vm = run("os.read(consoles[0].fileno(), 1)\nconsoles[0].close()\ntime.sleep(0.2)\nos._exit(0)")
+    vm.console.send("x")
+    with pytest.raises(MachineDied):
+        if twin:
+            asyncio.run(vm.console.aio.expect("never", timeout=20))
+        else:
+            vm.console.expect("never", timeout=20)
 
 
 def test_send_to_a_peer_that_never_reads(run: Make) -> None:

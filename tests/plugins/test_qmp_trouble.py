@@ -74,10 +74,10 @@ def test_long_messages_that_are_not_too_long(monitored: MakeMachine) -> None:
 def test_a_greeting_that_is_none(monitored: MakeMachine, greeting: str, message: str | None) -> None:
     vm = monitored(fake={"greeting": greeting}, launch=False)
     began = time.monotonic()
-    with pytest.raises(LaunchError, match=message) as caught:
-        vm.launch(timeout=0.5)
-    assert time.monotonic() - began < 5
     half = greeting.endswith("capab")
+    with pytest.raises(LaunchError, match=message) as caught:
+        vm.launch(timeout=0.5 if half else 30)
+    assert time.monotonic() - began < 20
     assert vm.reason is (Reason.DEADLINE if half else Reason.HOOK_FAILED)
     if not half:
         assert isinstance(caught.value.__cause__, PluginError)
@@ -182,7 +182,7 @@ def test_nothing_is_left_unawaited(monitored: MakeMachine) -> None:
         for fake in ({}, {"on": {"query-status": [["close"]]}}, {"greeting": "x\r\n"}, {"greeting": "{"}):
             vm = monitored(fake=fake, launch=False)
             with contextlib.suppress(LaunchError):
-                vm.launch(timeout=0.5)
+                vm.launch(timeout=2)
             vm.kill()
             del vm
             gc.collect()

@@ -144,11 +144,14 @@ def test_end_of_file_just_before_the_end(run: Make, twin: bool) -> None:
     """They come one after the other; it is the end of QEMU that counts."""
     vm = run("os.read(consoles[0].fileno(), 1)\nconsoles[0].close()\ntime.sleep(0.2)\nos._exit(0)")
     vm.console.send("x")
-    with pytest.raises(MachineDied):
+
+    def expect() -> object:
         if twin:
-            asyncio.run(vm.console.aio.expect("never", timeout=20))
-        else:
-            vm.console.expect("never", timeout=20)
+            return asyncio.run(vm.console.aio.expect("never", timeout=20))
+        return vm.console.expect("never", timeout=20)
+
+    with pytest.raises(MachineDied):
+        expect()
 
 
 def test_send_to_a_peer_that_never_reads(run: Make) -> None:

@@ -73,7 +73,8 @@ def test_a_conversation(make: Make) -> None:
         vm.console.send(b"exit 3\n")
         with pytest.raises(Exception, match="status 7"):
             vm.wait(timeout=20)
-        assert vm.console.text == "vmfsm guest ready\r\n> echo: ping\r\npong\r\n> echo: exit 3\r\n"
+        # Newer QEMUs let the guest run on for a moment, which is enough for a prompt.
+        assert vm.console.text.removesuffix("> ") == "vmfsm guest ready\r\n> echo: ping\r\npong\r\n> echo: exit 3\r\n"
         assert vm.console.lines()[:2] == ["vmfsm guest ready", "> echo: ping"]
         assert vm.console.closed
 

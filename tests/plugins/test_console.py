@@ -74,7 +74,8 @@ def test_a_conversation(make: Make) -> None:
         with pytest.raises(Exception, match="status 7"):
             vm.wait(timeout=20)
         # Newer QEMUs let the guest run on for a moment, which is enough for a prompt.
-        assert vm.console.text.removesuffix("> ") == "vmfsm guest ready\r\n> echo: ping\r\npong\r\n> echo: exit 3\r\n"
+        text = vm.console.text.removesuffix("> ")
+        assert text == "vmfsm guest ready\r\n> echo: ping\r\npong\r\n> echo: exit 3\r\n"
         assert vm.console.lines()[:2] == ["vmfsm guest ready", "> echo: ping"]
         assert vm.console.closed
 

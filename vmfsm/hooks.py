@@ -91,9 +91,9 @@ def post_shutdown(machine: "Machine") -> None:
 def state_changed(machine: "Machine", transition: "Transition") -> None:
     """Observer: the state has changed.
 
-    A plain function, called in a worker thread, in order with `records`, one call at a time for a machine;
-    the machine may have moved on meanwhile. Whoever raises is logged and not called again for this machine.
-    `launch`, `shutdown` and `kill` return when their observers have been told.
+    A plain function, called in a thread for observers, in order with `records`, one call at a time for a
+    machine; the machine may have moved on meanwhile. Whoever raises is logged and not called again for this
+    machine. `launch`, `shutdown` and `kill` return when their observers have been told, or half a second later.
     """
 
 

@@ -58,7 +58,7 @@ class ExitGuard:
             return  # a forked child exits; the machines are its parent's
         machines = tuple(self._machines)
         for machine in machines:
-            machine.kill_without_waiting()
+            machine._kill_now()
         for machine in machines:
             try:
                 machine.kill()

@@ -93,7 +93,8 @@ def state_changed(machine: "Machine", transition: "Transition") -> None:
 
     A plain function, called in a thread for observers, in order with `records`, one call at a time for a
     machine; the machine may have moved on meanwhile. Whoever raises is logged and not called again for this
-    machine. `launch`, `shutdown` and `kill` return when their observers have been told, or half a second later.
+    machine. `launch`, `shutdown` and `kill` return when their observers have been told, at most half a second
+    later.
     """
 
 

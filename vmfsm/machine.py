@@ -414,11 +414,6 @@ class Machine:
             more,
         )
 
-    def kill_without_waiting(self) -> None:
-        """Send SIGKILL, if a QEMU is alive, and see to it that none is started. From any thread."""
-        if self._launch is not None:
-            self._launch.kill_now()
-
     def _tell_configured(self) -> None:
         for implementation in self._plugins.implementations("configured"):
             try:
@@ -479,6 +474,11 @@ class Machine:
     ) -> None:
         record = self._timeline.add(kind, data, size)
         self._observers.add(record, size, transition)
+
+    def _kill_now(self) -> None:
+        """Send SIGKILL, if a QEMU is alive, and see to it that none is started. For the exit guard."""
+        if self._launch is not None:
+            self._launch.kill_now()
 
     # -- in the calling thread ------------------------------------------------------------------------------
 

@@ -52,7 +52,8 @@ class Alarm:
         self._pauses: list[float] = []
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._left:
+        # Not while it is disarmed, when the block is over: what is left would come at any time after it.
+        if self._left and (frame is None or frame.f_code is not Alarm.__exit__.__code__):
             if self._pauses:
                 self.after(*self._pauses)
             raise self._left.pop(0)

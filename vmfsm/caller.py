@@ -4,6 +4,7 @@ The walk itself is a coroutine on the I/O thread, so an exception from a signal 
 anywhere and the walk still goes on: what the caller does not run any more, a worker does.
 """
 
+import contextlib
 import contextvars
 import inspect
 import queue
@@ -127,6 +128,8 @@ class Caller:
 
     def has_left(self, interrupt: BaseException) -> None:
         """Its thread runs no more jobs; the walk goes on with workers."""
+        if self._left is not None:
+            return  # whoever insisted was interrupted when it had been posted
         self._left = interrupt
         if self._job is not None and not self._job.done.done():
             self._job.take_from_caller(interrupt)
@@ -139,18 +142,28 @@ class Caller:
         :raises queue.Empty: when the deadline and the grace are over.
         """
         while not self._released:
-            remaining = deadline.remaining()
-            try:
-                job = self._inbox.get(timeout=None if remaining is None else remaining + GRACE)
-            except queue.Empty:
-                if deadline.expired:
-                    raise
-                continue  # it was paused meanwhile
+            job = self._next(deadline)
             error = None if job is None else job.run()
             if error is not None and not isinstance(error, Exception):
                 raise error  # Ctrl-C, say: it is for the caller, not for the walk
         if self._error is not None:
             raise self._error
+
+    def await_release(self, deadline: Deadline) -> None:
+        """Having left, wait until released, or until the deadline and the grace are over."""
+        with contextlib.suppress(queue.Empty):
+            while not self._released:
+                self._next(deadline)  # a job that was there already is a worker's now
+
+    def _next(self, deadline: Deadline) -> Job | None:
+        while True:
+            remaining = deadline.remaining()
+            try:
+                return self._inbox.get(timeout=None if remaining is None else remaining + GRACE)
+            except queue.Empty:
+                if deadline.expired:
+                    raise
+                # It was paused meanwhile.
 
 
 def insist(function: Callable[[], object]) -> None:

@@ -1,6 +1,5 @@
 """`Machine`: what users hold. Its methods ask the launch on the I/O thread, and wait."""
 
-import contextlib
 import functools
 import itertools
 import os
@@ -559,8 +558,7 @@ class Machine:
             io
         )  # another one, since the first may have been released: up, just before the interrupt
         insist(functools.partial(io.post, self._interrupted, caller, waiter, interrupt))
-        with contextlib.suppress(queue.Empty):
-            waiter.serve(Deadline(UNASKED_CLEANUP))
+        waiter.await_release(Deadline(UNASKED_CLEANUP))
 
     def _interrupted(self, caller: Caller, waiter: Caller, interrupt: BaseException) -> None:
         caller.has_left(interrupt)
@@ -583,8 +581,7 @@ class Machine:
             raise self._with_evidence(error) from None
         except BaseException as interrupt:
             insist(functools.partial(io.post, launch.hurry, caller, interrupt))
-            with contextlib.suppress(queue.Empty):
-                caller.serve(Deadline(UNASKED_CLEANUP))
+            caller.await_release(Deadline(UNASKED_CLEANUP))
             raise
         return was_over
 

@@ -127,7 +127,9 @@ class Caller:
         self._inbox.put(None)
 
     def has_left(self, interrupt: BaseException) -> None:
-        """Its thread runs no more jobs; the walk goes on with workers."""
+        """Its thread runs no more jobs; the walk goes on with workers. Whoever insists may say so twice."""
+        if self._left is not None:
+            return
         if self._left is not None:
             return  # whoever insisted was interrupted when it had been posted
         self._left = interrupt

@@ -130,8 +130,6 @@ class Caller:
         """Its thread runs no more jobs; the walk goes on with workers. Whoever insists may say so twice."""
         if self._left is not None:
             return
-        if self._left is not None:
-            return  # whoever insisted was interrupted when it had been posted
         self._left = interrupt
         if self._job is not None and not self._job.done.done():
             self._job.take_from_caller(interrupt)

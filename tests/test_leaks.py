@@ -7,18 +7,26 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests import leaks
+from tests.waiting import until
 from vmfsm.iothread import IOThread
 
 Leaving = Iterator[str]
 
 
+def until_it_shows_its_command(pid: int) -> None:
+    """A process that has just been started shows none for a moment."""
+    until(lambda: b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
 def a_process() -> Leaving:
     with subprocess.Popen(["sleep", "1000"]) as process:
         try:
+            until_it_shows_its_command(process.pid)
             yield f"process: {process.pid} sleep 1000"
         finally:
             process.kill()
@@ -34,6 +42,7 @@ def an_orphan() -> Leaving:
     script = "sleep 1000 >/dev/null & echo $!"
     pid = int(subprocess.run(["sh", "-c", script], check=True, stdout=subprocess.PIPE).stdout)
     try:
+        until_it_shows_its_command(pid)
         yield f"process: {pid} sleep 1000"
     finally:
         os.kill(pid, 9)

@@ -61,7 +61,7 @@ class ExitGuard:
             machine._kill_now()
         for machine in machines:
             try:
-                machine.kill()
+                machine.shutdown(timeout=10)  # SIGKILL is sent; it tells also of clean-up that is over
             except BaseException as error:  # noqa: BLE001 - a hook's `sys.exit`, say: the others still come
                 # Not through logging, which may have been shut down already.
                 os.write(2, f"{machine.name}: at exit: {error}\n".encode(errors="backslashreplace"))

@@ -34,7 +34,7 @@ from vmfsm import errors, hooks, testing
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 PREAMBLE = "import json\nfrom vmfsm import *\nfrom vmfsm.testing import GUEST_ARGS\n\n"
 
 SAME = "the same as "
@@ -303,8 +303,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_each_page_is_in_the_index() -> None:
-    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", text_of("index.md")))
-    assert linked == {page.name for page in DOCS.glob("*.md")} - {"index.md"}
+    linked = set(re.findall(r"\]\(([\w/-]+\.md)\)", text_of("index.md")))
+    assert linked == {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} - {"index.md"}
 
 
 def test_generated_parts_are_up_to_date() -> None:

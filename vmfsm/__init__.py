@@ -19,7 +19,7 @@ from .errors import (
 from .hooks import hookimpl, hookspec
 from .lifecycle import TABLE, Event, Reason, State, Transition
 from .machine import Machine
-from .plan import LaunchPlan, escape
+from .plan import LaunchPlan, check_fd, escape
 from .timeline import Record, format_timeline
 
 __all__ = (
@@ -45,6 +45,7 @@ __all__ = (
     "TransitionError",
     "VMError",
     "Verdict",
+    "check_fd",
     "escape",
     "format_timeline",
     "hookimpl",

@@ -40,6 +40,15 @@ class AsyncQMP(Protocol):
         timeout: float | None = 30,
         **kw: Any,
     ) -> Any: ...
+    async def execute_with_fd(
+        self,
+        fd: int,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = 30,
+        **kw: Any,
+    ) -> Any: ...
     async def wait_event(
         self,
         name: str,
@@ -87,6 +96,15 @@ class QMP(Protocol):
     ) -> dict[str, Any]: ...
     def execute_oob(
         self,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = 30,
+        **kw: Any,
+    ) -> Any: ...
+    def execute_with_fd(
+        self,
+        fd: int,
         command: str,
         arguments: Mapping[str, Any] | None = None,
         *,

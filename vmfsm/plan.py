@@ -53,13 +53,7 @@ class LaunchPlan:
 
         :raises ConfigError: for what is no open descriptor.
         """
-        if isinstance(fd, bool) or not isinstance(fd, int) or fd < 0:
-            raise ConfigError(f"not a file descriptor: {fd!r}", field="fd")
-        try:
-            os.fstat(fd)
-        except OSError as error:
-            raise ConfigError(f"file descriptor {fd} is not open", field="fd") from error
-        if fd not in self.fds:
+        if check_fd(fd) not in self.fds:
             self.fds.append(fd)
         return fd
 
@@ -109,6 +103,20 @@ class LaunchPlan:
         while self._given:
             with contextlib.suppress(Exception):  # somebody closed it already, say
                 self._given.pop().close()
+
+
+def check_fd(fd: object) -> int:
+    """`fd`, where it is the number of a descriptor that is open in this process.
+
+    :raises ConfigError: where it is not.
+    """
+    if isinstance(fd, bool) or not isinstance(fd, int) or fd < 0:
+        raise ConfigError(f"not a file descriptor: {fd!r}", field="fd")
+    try:
+        os.fstat(fd)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"file descriptor {fd} is not open", field="fd") from error
+    return fd
 
 
 def escape(value: str) -> str:

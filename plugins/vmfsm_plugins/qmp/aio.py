@@ -62,6 +62,19 @@ class AsyncQMP:
         session = self._qmp._last_session(request.operation)
         return await self._run(session.execute_oob(request), timeout, request.operation)
 
+    async def execute_with_fd(
+        self,
+        fd: int,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = 30,
+        **kw: Any,
+    ) -> Any:
+        """See `QMP.execute_with_fd`."""
+        session, request = self._qmp._session_and_request(fd, command, arguments, kw)
+        return await self._run(session.execute(request, fd), timeout, request.operation)
+
     async def wait_event(
         self,
         name: str,

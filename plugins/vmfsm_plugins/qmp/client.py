@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -65,6 +66,8 @@ class Client(QMPClient):
         self._hear = hear
         self._questions: dict[int, _Question] = {}
         self._socket: socket.socket | None = None
+        self._fd_under_way = asyncio.Lock()
+        """Held from before a command goes with a descriptor until QEMU has answered it."""
         self._was_cut = False
         self._life: asyncio.Task[None] | None = None
 
@@ -86,6 +89,9 @@ class Client(QMPClient):
             raise
         if not ready.done():
             raise ConnectionLost(self.lost.result())
+        assert self._writer is not None
+        # Drained is empty: what is sent past asyncio must not overtake anything.
+        self._writer.transport.set_write_buffer_limits(high=0)
 
     async def ask(
         self, number: int, request: bytes, heard: Callable[[Reply], object] | None = None
@@ -94,8 +100,8 @@ class Client(QMPClient):
 
         :param heard: called with the reply before anything that came after it is heard.
 
-        Where QEMU does not read, no more is queued here than asyncio's high-water mark and a command of each
-        caller that waits: one that gives up before there is room has sent nothing.
+        Where QEMU does not read, no more than a command of each caller that waits is queued here: one that
+        gives up before there is room has sent nothing.
         """
         writer = await self._writable()
         if writer is None:
@@ -108,16 +114,61 @@ class Client(QMPClient):
         finally:
             self._questions.pop(number, None)
 
+    async def ask_with_fd(self, number: int, request: bytes, fd: int) -> Reply | Loss:
+        """As `ask`, for a command that comes with a copy of `fd` (unix(7), `SCM_RIGHTS`).
+
+        QEMU keeps only the last descriptor it was sent, and reads ahead of the commands it executes (QMP
+        specification, "Out-of-band execution"). So no other one is sent until it has answered this command,
+        even where the caller has given up by then.
+
+        :raises OSError: as dup(2) and sendmsg(2) say.
+        """
+        copy = os.dup(fd)  # what the caller closes while this waits may be another file afterwards
+        try:
+            answer = await self._send_with_fd(number, request, copy)
+        finally:
+            os.close(copy)
+        return await asyncio.shield(self.lost if answer is None else answer)
+
+    async def _send_with_fd(
+        self, number: int, request: bytes, fd: int
+    ) -> "asyncio.Future[Reply | Loss] | None":
+        """Send when it may be sent; the reply to come, or `None` when the connection is over."""
+        answer = None
+        await self._fd_under_way.acquire()
+        try:
+            while writer := await self._writable():
+                assert self._socket is not None
+                try:
+                    sent = socket.send_fds(self._socket, [request], [fd])
+                except BlockingIOError:
+                    writer.write(b" ")  # nothing to QEMU; asyncio finds out when there is room
+                    continue
+                except (BrokenPipeError, ConnectionResetError):
+                    break
+                answer = asyncio.get_running_loop().create_future()
+                answer.add_done_callback(lambda _: self._fd_under_way.release())
+                self._questions[number] = _Question(answer, None)
+                writer.write(request[sent:])
+                break
+        finally:
+            if answer is None:
+                self._fd_under_way.release()
+        return answer
+
     async def _writable(self) -> asyncio.StreamWriter | None:
         """What to write to, when there is room; `None` when the connection is over."""
         writer = self._writer
-        if writer is None or self.runstate is not Runstate.RUNNING:
-            return None
-        try:
-            await writer.drain()
-        except OSError:
-            return None
-        return None if writer.is_closing() or self.runstate is not Runstate.RUNNING else writer
+        while writer is not None and self.runstate is Runstate.RUNNING:
+            try:
+                await writer.drain()
+            except OSError:
+                return None
+            if writer.is_closing():
+                return None
+            if writer.transport.get_write_buffer_size() == 0:
+                return writer
+        return None
 
     def cut(self) -> None:
         """End the connection now, whatever is still to be sent."""

@@ -18,12 +18,14 @@ from vmfsm import (
     MachineDied,
     MachineTimeout,
     TransitionError,
+    check_fd,
     hookimpl,
 )
 
 from .aio import AsyncQMP
 from .events import Event, Mark, Wanted, check_wanted, describe_wanted
-from .request import make_request
+from .options import check_address, check_timeout
+from .request import Request, make_request
 from .session import Session
 from .transport import Address, make_transport
 
@@ -60,9 +62,9 @@ class QMP:
         enabled: bool = True,
         negotiate_timeout: float | None = None,
     ) -> None:
-        self._configured_address = _check_address(address)
+        self._configured_address = check_address(address)
         self._enabled = enabled
-        self._negotiate_timeout = _check_timeout(negotiate_timeout)
+        self._negotiate_timeout = check_timeout(negotiate_timeout)
         self._machine: Machine | None = None
         self._session: Session | None = None
         self._subscribers: list[Callable[[Event], object]] = []
@@ -129,6 +131,26 @@ class QMP:
         request = make_request(command, arguments, kw, key="exec-oob")
         session = self._last_session(request.operation)
         return self._run(session.execute_oob(request), timeout, request.operation)
+
+    def execute_with_fd(
+        self,
+        fd: int,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = 30,
+        **kw: Any,
+    ) -> Any:
+        """As `execute`, for a command that QEMU takes a descriptor with: `getfd`, `add-fd`.
+
+        A copy of `fd` goes with it (unix(7), `SCM_RIGHTS`); yours stays as it is, and yours to close. On one
+        connection such commands follow each other: the next is sent when QEMU has answered the one before.
+
+        :raises ConfigError: for what is no open descriptor, and where the monitor's `address` is TCP.
+        :raises OSError: where the system refuses: dup(2), sendmsg(2).
+        """
+        session, request = self._session_and_request(fd, command, arguments, kw)
+        return self._run(session.execute(request, fd), timeout, request.operation)
 
     # -- events ---------------------------------------------------------------------------------------------
 
@@ -326,6 +348,16 @@ class QMP:
             )
         return self._session
 
+    def _session_and_request(
+        self, fd: int, command: str, arguments: Mapping[str, Any] | None, kw: Mapping[str, Any]
+    ) -> tuple[Session, Request]:
+        """What `execute_with_fd` needs, checked."""
+        request = make_request(command, arguments, kw)
+        session = self._last_session(request.operation)
+        session.require_fds(request.operation)
+        check_fd(fd)
+        return session, request
+
     def _require_enabled(self) -> None:
         if not self._enabled:
             raise ConfigError(
@@ -333,34 +365,3 @@ class QMP:
                 field="options['qmp']['enabled']",
                 machine=None if self._machine is None else self._machine.name,
             )
-
-
-def _check_address(address: object) -> Address:
-    field = "options['qmp']['address']"
-    match address:
-        case None:
-            return None
-        case str() | os.PathLike():
-            path = os.fspath(address)
-            if isinstance(path, str) and path and "\0" not in path:
-                return path
-        case (str() as host, int() as port) if not isinstance(port, bool) and 0 <= port <= 65535:
-            if _may_be_host(host):
-                return host, port
-    raise ConfigError(f"address must be a path, (host, port) or None, not {address!r}", field=field)
-
-
-def _may_be_host(host: str) -> bool:
-    try:
-        host.encode("idna")  # as `socket.getaddrinfo` does
-    except UnicodeError:
-        return False
-    return "\0" not in host
-
-
-def _check_timeout(timeout: float | None) -> float | None:
-    try:
-        Deadline(timeout)
-    except ConfigError as error:
-        raise ConfigError(f"negotiate_{error}", field="options['qmp']['negotiate_timeout']") from None
-    return timeout

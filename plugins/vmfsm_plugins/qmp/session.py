@@ -61,6 +61,15 @@ class Session:
             )
         return self._client
 
+    def require_fds(self, operation: str) -> None:
+        """:raises ConfigError: where the connection can't carry descriptors. From any thread."""
+        if isinstance(self.transport.address, tuple):
+            raise ConfigError(
+                f"{self._machine.name}: {operation}: descriptors can't pass over TCP; leave out "
+                "options['qmp']['address'], or make it a path",
+                field="options['qmp']['address']",
+            )
+
     # -- the connection -------------------------------------------------------------------------------------
 
     async def connect(self) -> None:
@@ -110,9 +119,9 @@ class Session:
 
     # -- commands -------------------------------------------------------------------------------------------
 
-    async def execute(self, request: Request) -> Any:
-        """The value of the reply's `return`; see `QMP.execute`."""
-        reply = await self.execute_raw(request)
+    async def execute(self, request: Request, fd: int | None = None) -> Any:
+        """The value of the reply's `return`; see `QMP.execute` and `QMP.execute_with_fd`."""
+        reply = await self.execute_raw(request, fd)
         if "return" in reply:
             return reply["return"]
         kind, description = reply["error"]["class"], reply["error"]["desc"]
@@ -120,10 +129,10 @@ class Session:
         error.error_class, error.description, error.command = kind, description, request.command
         raise error
 
-    async def execute_raw(self, request: Request) -> Reply:
+    async def execute_raw(self, request: Request, fd: int | None = None) -> Reply:
         """The reply, without its id."""
         client = self.connected(request.operation)
-        reply = await self._exchange(client, request)
+        reply = await self._exchange(client, request, fd)
         if isinstance(reply, Loss):
             raise await self._lost(client, reply)
         del reply["id"]
@@ -137,13 +146,16 @@ class Session:
             )
         return await self.execute(request)
 
-    async def _exchange(self, client: Client, request: Request) -> Reply | Loss:
+    async def _exchange(self, client: Client, request: Request, fd: int | None = None) -> Reply | Loss:
         number, command, data, arguments = request
         record = self._machine.record
         record("qmp-command", {"command": command, "id": number, "arguments": arguments})
         began = time.monotonic()
-        # Not when this task is woken: by then events that came after the reply may have been heard.
-        reply = await client.ask(number, data, self._hear_status if command == "query-status" else None)
+        if fd is None:
+            # Not when this task is woken: by then events that came after the reply may have been heard.
+            reply = await client.ask(number, data, self._hear_status if command == "query-status" else None)
+        else:
+            reply = await client.ask_with_fd(number, data, fd)
         seconds = time.monotonic() - began
         if isinstance(reply, Loss):
             error = f"no connection: {reply.what}"

@@ -1,0 +1,40 @@
+"""The options of the monitor, checked."""
+
+import os
+
+from vmfsm import ConfigError, Deadline
+
+from .transport import Address
+
+
+def check_address(address: object) -> Address:
+    """:raises ConfigError: for what is no address."""
+    field = "options['qmp']['address']"
+    match address:
+        case None:
+            return None
+        case str() | os.PathLike():
+            path = os.fspath(address)
+            if isinstance(path, str) and path and "\0" not in path:
+                return path
+        case (str() as host, int() as port) if not isinstance(port, bool) and 0 <= port <= 65535:
+            if _may_be_host(host):
+                return host, port
+    raise ConfigError(f"address must be a path, (host, port) or None, not {address!r}", field=field)
+
+
+def _may_be_host(host: str) -> bool:
+    try:
+        host.encode("idna")  # as `socket.getaddrinfo` does
+    except UnicodeError:
+        return False
+    return "\0" not in host
+
+
+def check_timeout(timeout: float | None) -> float | None:
+    """:raises ConfigError: for what is no number of seconds."""
+    try:
+        Deadline(timeout)
+    except ConfigError as error:
+        raise ConfigError(f"negotiate_{error}", field="options['qmp']['negotiate_timeout']") from None
+    return timeout

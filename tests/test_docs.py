@@ -30,7 +30,7 @@ from vmfsm_plugins.qmp.aio import AsyncQMP
 
 import vmfsm
 from tests.waiting import LIMIT
-from vmfsm import errors, hooks, testing
+from vmfsm import errors, hooks, qemu_img, testing
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -237,6 +237,15 @@ def test_each_option_and_member_of_a_plugin_is_on_its_page(page: str, offered: t
         options = inspect.signature(offered).parameters.values()
         names |= {option.name for option in options if option.kind is option.KEYWORD_ONLY}
     text = text_of(page)
+    missing = [name for name in sorted(names) if not re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", text)]
+    assert missing == []
+
+
+def test_all_that_the_image_helper_takes_and_tells_is_on_its_page() -> None:
+    names = {*qemu_img.__all__, *qemu_img.ImageInfo._fields}
+    for function in (qemu_img.create, qemu_img.overlay, qemu_img.info):
+        names |= parameters(function)
+    text = text_of("qemu-img.md")
     missing = [name for name in sorted(names) if not re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", text)]
     assert missing == []
 

@@ -13,6 +13,7 @@ from vmfsm import (
     ConsoleClosed,
     Evidence,
     GuestPanicked,
+    ImageError,
     LaunchError,
     LaunchPlan,
     MachineDied,
@@ -38,6 +39,7 @@ TREE = {
     AbnormalExit: VMError,
     MachineTimeout: VMError,
     ConsoleClosed: VMError,
+    ImageError: VMError,
     PluginError: VMError,
     PluginLoadError: PluginError,
 }
@@ -77,6 +79,7 @@ FIELDS: dict[type[VMError], dict[str, object]] = {
     AbnormalExit: {"exit_status": 3, "reason": Reason.QEMU_EXIT},
     MachineTimeout: {"operation": "wait", "timeout": 1.5},
     ConsoleClosed: {},
+    ImageError: {"command": ("qemu-img", "info"), "output": "said", "exit_status": 1},
     PluginError: {"plugin": "mine", "hook": "pre_launch"},
     PluginLoadError: {"plugin": "mine", "hook": "", "entry_point": "mine = a:B", "distribution": "dist 1"},
 }

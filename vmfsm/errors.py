@@ -9,6 +9,7 @@
      +-- AbnormalExit        QEMU ended badly
      +-- MachineTimeout      (also a TimeoutError) the deadline of the call was over
      +-- ConsoleClosed       the console ended while QEMU lives
+     +-- ImageError          the qemu-img tool failed
      +-- PluginError         a hook of a plugin raised
           +-- PluginLoadError     a plugin could not be loaded
 
@@ -194,6 +195,17 @@ class MachineTimeout(VMError, TimeoutError):
 
 class ConsoleClosed(VMError):
     """The console reached its end while QEMU lives."""
+
+
+class ImageError(VMError):
+    """The `qemu-img` tool is not there, or could not do what it was asked."""
+
+    command: tuple[str, ...] = ()
+    """Its command line; empty where the error is the file system's."""
+    output: str = ""
+    """What it said on stderr."""
+    exit_status: int | None = None
+    """Or minus the number of a signal; `None` where it was not the tool that failed."""
 
 
 class PluginError(VMError):

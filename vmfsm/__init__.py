@@ -1,6 +1,8 @@
 """vmfsm: the life of QEMU virtual machines, for test harnesses."""
 
+from .companion import Companion
 from .deadline import Deadline
+from .descriptors import check_fd
 from .errors import (
     AbnormalExit,
     ConfigError,
@@ -20,12 +22,13 @@ from .errors import (
 from .hooks import hookimpl, hookspec
 from .lifecycle import TABLE, Event, Reason, State, Transition
 from .machine import Machine
-from .plan import LaunchPlan, check_fd, escape
+from .plan import LaunchPlan, escape
 from .timeline import Record, format_timeline
 
 __all__ = (
     "TABLE",
     "AbnormalExit",
+    "Companion",
     "ConfigError",
     "ConsoleClosed",
     "Deadline",

@@ -62,6 +62,13 @@ class Calls:
         if any(told):
             self._verdicts.clear()
 
+    def take_back(self, verdict: Verdict) -> bool:
+        """Tell nobody of this verdict any more; whether nobody was told."""
+        untold = [other for other in self._verdicts if other is not verdict]
+        was_untold = len(untold) < len(self._verdicts)
+        self._verdicts = untold
+        return was_untold
+
     def take_verdict(self, operation: str) -> GuestPanicked:
         """The error for a verdict that nobody was told, who is told now."""
         verdict = self._verdicts[0]
@@ -69,7 +76,11 @@ class Calls:
         return self._panicked(verdict, operation)
 
     def _panicked(self, verdict: Verdict, operation: str) -> GuestPanicked:
-        error = GuestPanicked(f"{self.name}: {verdict.kind} (seen by {verdict.where}) during {operation}")
+        message = verdict.what.get("message")
+        error = GuestPanicked(
+            f"{self.name}: {verdict.kind} (seen by {verdict.where}) during {operation}"
+            f"{f': {message}' if message else ''}"
+        )
         error.verdict = verdict
         return error
 

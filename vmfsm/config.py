@@ -41,13 +41,8 @@ def check(
 
     :raises ConfigError: naming the parameter.
     """
-    arguments = _strings("args", args)
+    arguments = check_strings("args", args)
     refuse_daemonize(arguments)
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ConfigError(
-            f"name must be 1 to 64 letters, digits and any of '._+@:-' (it names files), not {name!r}",
-            field="name",
-        )
     if display is not None and (not isinstance(display, str) or not display):
         raise ConfigError(
             f"display must be a str for QEMU's -display, or None, not {display!r}", field="display"
@@ -58,9 +53,9 @@ def check(
     return Config(
         binary_path,
         arguments,
-        name,
-        _strings("wrapper", wrapper),
-        _environment(env),
+        check_name(name),
+        check_strings("wrapper", wrapper),
+        check_environment(env),
         _path("cwd", cwd),
         display,
         _path("log_dir", log_dir),
@@ -78,7 +73,24 @@ def refuse_daemonize(args: Sequence[str]) -> None:
             )
 
 
-def _strings(field: str, value: object) -> tuple[str, ...]:
+def check_name(name: object) -> str:
+    """A name that may be one of a file, too.
+
+    :raises ConfigError: where it is none.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"name must be 1 to 64 letters, digits and any of '._+@:-' (it names files), not {name!r}",
+            field="name",
+        )
+    return name
+
+
+def check_strings(field: str, value: object) -> tuple[str, ...]:
+    """A copy of a sequence of `str` for a command line.
+
+    :raises ConfigError: naming `field`.
+    """
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         raise ConfigError(f"{field} must be a sequence of str, not {value!r}", field=field)
     for item in value:
@@ -98,7 +110,11 @@ def _path(field: str, value: object) -> str | None:
     return path
 
 
-def _environment(value: object) -> dict[str, str | None]:
+def check_environment(value: object) -> dict[str, str | None]:
+    """A copy of differences to the environment.
+
+    :raises ConfigError: naming what is wrong.
+    """
     if value is None:
         return {}
     if not isinstance(value, Mapping):

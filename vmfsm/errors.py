@@ -86,6 +86,10 @@ class VMError(Exception):
             self._note_lines("the console's last lines", evidence.console)
         if evidence.output:
             self._note_lines("the end of QEMU's output", evidence.output)
+        companions = evidence.more.get("companions")
+        if isinstance(companions, Mapping):
+            for name, output in companions.items():
+                self._note_lines(f"the end of what companion {name} said", str(output))
         if evidence.events:
             names = ", ".join(str(event.get("event")) for event in evidence.events[-8:])
             self.add_note(f"QEMU's last events: {printable(names)}")
@@ -174,13 +178,13 @@ class Verdict(NamedTuple):
     kind: str
     """What it is, such as `guest-panicked`."""
     where: str
-    """Where it was seen, such as `qmp`."""
+    """Who has seen it, such as `qmp`."""
     what: Mapping[str, object]
-    """What matched."""
+    """What matched; `message` in it, where there is one, says it in words."""
 
 
 class GuestPanicked(VMError):
-    """The guest panicked. QEMU may live on; later calls work."""
+    """The guest panicked, or is lost for another reason: a verdict. QEMU may live on; later calls work."""
 
     verdict: Verdict | None = None
 
@@ -209,10 +213,11 @@ class ImageError(VMError):
 
 
 class PluginError(VMError):
-    """An implementation of a hook, or a clean-up it registered, raised. The cause is what it raised."""
+    """Something of a plugin failed: a hook or a clean-up raised, which is the cause, or a companion ended."""
 
     plugin: str = ""
     hook: str = ""
+    """The hook's name, `defer` for a clean-up, `companion` for a companion."""
 
 
 class PluginLoadError(PluginError):

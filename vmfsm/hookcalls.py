@@ -139,7 +139,7 @@ class HookCalls:
             if implementation.is_async:
                 error = await _await(implementation.function(*values))
             else:
-                error = await self._run(lambda: implementation.function(*values))
+                error = await self.run_plain(lambda: implementation.function(*values))
         except asyncio.CancelledError as cancelled:
             error = cancelled
             raise
@@ -160,12 +160,14 @@ class HookCalls:
         try:
             if inspect.iscoroutinefunction(function):
                 return await _await(function())
-            return await self._run(function, in_worker=True)
+            return await self.run_plain(function, in_worker=True)
         finally:
             self.running = None
 
-    async def _run(self, function: Callable[[], object], *, in_worker: bool = False) -> BaseException | None:
-        """What a plain function raised, which nothing can stop."""
+    async def run_plain(
+        self, function: Callable[[], object], *, in_worker: bool = False
+    ) -> BaseException | None:
+        """Run a plain function, which nothing can stop; what it raised."""
         self._unfinished = self._runner.start(function, in_worker=in_worker).done
         error = await asyncio.shield(self._unfinished)
         self._unfinished = None

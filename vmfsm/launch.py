@@ -16,19 +16,30 @@ from typing import TYPE_CHECKING, Any
 from . import oom
 from .caller import Caller, Runner
 from .calls import Calls
+from .companion import Companion
+from .companions import Companions, companion_error
 from .config import Config
 from .deadline import Deadline
 from .ending import PANIC, Facts, judge
-from .errors import LaunchError, MachineDied, MachineTimeout, PluginError, TransitionError, VMError, describe
+from .errors import (
+    LaunchError,
+    MachineDied,
+    MachineTimeout,
+    PluginError,
+    TransitionError,
+    Verdict,
+    VMError,
+    describe,
+)
 from .hookcalls import CLEANUP_GRACE, HookCalls
 from .iothread import IOThread, outcome
 from .lifecycle import Event, Reason, State
 from .plan import LaunchPlan, Polite
 from .plugins import PluginSet
 from .preparation import compose_command, prepare
-from .process import Process, find_binary
+from .process import REAP, Process, find_binary
 from .reports import Failure, abnormal_exit, describe_exit, launch_error, machine_died, plugin_errors
-from .stopping import REAP, stop
+from .stopping import stop
 
 if TYPE_CHECKING:
     from .machine import Machine
@@ -36,7 +47,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("vmfsm.launch")
 
 LAST_BREATH = 0.25
-"""Seconds for a QEMU that a set-up hook has failed with to turn out to have ended."""
+"""Seconds for QEMU to turn out to have ended, where a set-up hook failed or a companion ended."""
 LAST_WORDS = 0.5
 """Seconds for reading what a QEMU that has ended left in its sockets."""
 HURRY = 2.0
@@ -91,6 +102,10 @@ class Launch:
         self._runner = Runner(io, machine)
         self._runner.caller = caller
         self._hooks = HookCalls(machine, config.name, plugins, self._runner, record)
+        self._companions = Companions(config.name, self._hooks.run_plain, record, self._companion_ended)
+        self._lost: asyncio.Future[PluginError] = io.loop.create_future()
+        """Done when a companion has ended that was needed."""
+        self._missed: list[tuple[Verdict, PluginError]] = []
         self._no_spawn = False
         self._killed = False
         self._interrupt: BaseException | None = None
@@ -188,6 +203,8 @@ class Launch:
 
     def held_up_by(self) -> str:
         """For a message: which hook is running."""
+        if self._companions.starting is not None:
+            return f": {self._companions.starting} is not ready"
         return f": {self._hooks.running} is running" if self._hooks.running else ""
 
     async def until_ended(self) -> None:
@@ -228,7 +245,7 @@ class Launch:
     def _describe_exit(self) -> str:
         if self.process is None:
             return "QEMU was not started"
-        return describe_exit(self.exit_status) if self._exited_already else "QEMU is being ended"
+        return f"QEMU {describe_exit(self.exit_status)}" if self._exited_already else "QEMU is being ended"
 
     # -- the walk -------------------------------------------------------------------------------------------
 
@@ -251,7 +268,7 @@ class Launch:
     async def _launch(self) -> None:
         """Set up; where that fails, `_failed` says what it ends as."""
         set_up: asyncio.Future[BaseException | None] = asyncio.ensure_future(self._set_up())
-        steps: set[asyncio.Future[Any]] = {set_up, self.gone, self.asked}
+        steps: set[asyncio.Future[Any]] = {set_up, self.gone, self.asked, self._lost}
         while not (any(step.done() for step in steps) or self._deadline.expired):
             remaining = self._deadline.remaining()
             await asyncio.wait(steps, timeout=remaining, return_when=asyncio.FIRST_COMPLETED)
@@ -266,7 +283,7 @@ class Launch:
             if error is not None or ended:
                 self._failed = self._explain(error)
             return
-        self._failed = self._explain(None)
+        self._failed = self._explain(self._lost.result() if self._lost.done() else None)
         if self._failed.reason is not Reason.REQUESTED:
             self.force(signal.SIGKILL)
         set_up.cancel()
@@ -301,6 +318,8 @@ class Launch:
         except OSError as error:
             return error
         failed = await self._hooks.set_up("pre_launch", self._contributor, plan=self.plan)
+        if failed is None and not self._no_spawn:
+            failed = await self._companions.start(self.plan)
         if failed is not None or self._no_spawn:
             return failed
         try:
@@ -314,6 +333,7 @@ class Launch:
         self.plan.contributor = plugin
 
     def _spawn(self, plan: LaunchPlan) -> None:
+        plan.spent = True
         self.command = compose_command(self._config, plan)
         executable = find_binary(self.command[0], plan.env.get("PATH"))
         self._record("spawn", {"command": self.command}, 1_000)
@@ -330,6 +350,26 @@ class Launch:
         plan.close_given()
         if self._no_spawn:
             self.kill_now()
+
+    def _companion_ended(self, companion: Companion) -> None:
+        # If that is because QEMU ends, as it is for many, QEMU will have ended in a moment.
+        self._timers.add(self.io.loop.call_later(LAST_BREATH, self._miss, companion))
+
+    def _miss(self, companion: Companion) -> None:
+        """A companion has ended while QEMU lives, or before it did."""
+        if self._exited_already or self.asked.done() or self._failed is not None:
+            return
+        error = companion_error(
+            self.name, companion, f"{describe_exit(companion.exit_status)} while it was needed"
+        )
+        if self.had_run:
+            message = str(error).removeprefix(f"{self.name}: ")
+            what = {"companion": companion.name, "exit_status": companion.exit_status, "message": message}
+            verdict = Verdict("companion-ended", "vmfsm", what)
+            self._missed.append((verdict, error))
+            self._machine.report(verdict)
+        elif not self._lost.done():
+            self._lost.set_result(error)
 
     def _exited(self, status: int | None) -> None:
         if self.final is not None:
@@ -375,6 +415,8 @@ class Launch:
         if self.process is not None and not self.gone.done():
             await self._stop(self.process, cleaning, deadline)
         self.errors += await cleaning
+        await self._companions.stop(deadline, at_once=self._killed)
+        self._blame_missed()
         self.errors += await self._hooks.clean_up("post_shutdown", deadline)
         if self.plan is not None:
             self.plan.close_given()
@@ -394,6 +436,10 @@ class Launch:
                 errors=self.errors,
             )
         self._fire(Event.EXITED if self.final[0] is State.STOPPED else Event.FAIL, self.final[1])
+
+    def _blame_missed(self) -> None:
+        """Companions that ended before QEMU, if nobody was told: whoever ends the machine is."""
+        self.errors += [error for verdict, error in self._missed if self.calls.take_back(verdict)]
 
     async def _early_cleanup(self, deadline: Deadline) -> list[PluginError]:
         await self._hooks.settled()
@@ -455,6 +501,7 @@ class Launch:
         self.force(signal.SIGKILL)
         if self.process is not None:
             await asyncio.wait({self.gone}, timeout=REAP)
+        await self._companions.stop(Deadline(0), at_once=True)
         if self.plan is not None:
             self.plan.close_given()
             self.errors += await self._hooks.clean_up("post_shutdown", Deadline(UNASKED_CLEANUP))

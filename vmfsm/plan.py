@@ -2,20 +2,16 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
-from .errors import ConfigError
+from .companion import Companion, Ready
+from .descriptors import Closable, check_fd
+from .errors import ConfigError, TransitionError
+from .logpaths import unused
 
 Polite = Callable[[], Coroutine[Any, Any, object]]
 Cleanup = Callable[[], object]
-
-
-class Closable(Protocol):
-    """A socket or a file, say."""
-
-    def fileno(self) -> int: ...
-    def close(self) -> None: ...
 
 
 class LaunchPlan:
@@ -45,6 +41,9 @@ class LaunchPlan:
         self.polite: list[tuple[str, Polite, bool]] = []
         self.evidence: list[tuple[str, Callable[[], Mapping[str, object]]]] = []
         self.last_words: list[tuple[str, Callable[[], Coroutine[Any, Any, str | None]]]] = []
+        self.companions: list[Companion] = []
+        self.spent = False
+        """The command line is composed: what is added to the plan now comes too late."""
         self.contributor = ""
         self._given: list[Closable] = []
 
@@ -52,7 +51,9 @@ class LaunchPlan:
         """Let QEMU inherit `fd` under its number, which is returned. It stays the caller's to close.
 
         :raises ConfigError: for what is no open descriptor.
+        :raises TransitionError: when the plan is spent.
         """
+        self._require_unspent("pass_fd")
         if check_fd(fd) not in self.fds:
             self.fds.append(fd)
         return fd
@@ -62,7 +63,11 @@ class LaunchPlan:
 
         Our copy is closed as soon as QEMU has its own, or the launch has failed, so that end of file can be
         seen on the other end.
+
+        :raises ConfigError: for what is not open.
+        :raises TransitionError: when the plan is spent.
         """
+        self._require_unspent("give")
         self._given.append(end)
         return self.pass_fd(end.fileno())
 
@@ -98,25 +103,68 @@ class LaunchPlan:
         """
         self.evidence.append((self.contributor, evidence))
 
+    def companion(
+        self,
+        argv: Sequence[str],
+        *,
+        name: str | None = None,
+        ready: Ready = None,
+        env: Mapping[str, str | None] | None = None,
+        fds: Sequence[int | Closable] = (),
+    ) -> Companion:
+        """Ask for a helper process: started before QEMU, ended and reaped after it.
+
+        It is started when every `pre_launch` has run, after the companions that were asked for before, and
+        QEMU when the last of them is ready. It ends with SIGTERM, or else SIGKILL, between QEMU's end and
+        `post_shutdown`, the last one first. If it ends before it is ready, the launch fails; if later while
+        QEMU lives, that is a verdict (`companion-ended`), which wakes who waits for the guest.
+
+        :param argv: its command line; the program is looked for in `PATH`.
+        :param name: for messages and its log file; the program's without it.
+        :param ready: how to tell that QEMU may be started: a path at which there is something (if that is a
+            Unix socket, somebody must listen; it is found in `/proc/net/unix`, without connecting); a
+            compiled pattern that its output has; a plain function, called in the thread of `launch` until
+            it returns something true; a coroutine function, which returns when it is ready (or `False`, to
+            be called again). `None`: as soon as it is started. The deadline is the launch's.
+        :param env: differences to this process's environment.
+        :param fds: what it inherits beside the standard three, under the same numbers: descriptors, which
+            stay the caller's, and sockets and files, which are given for good (as by `give`).
+        :raises ConfigError: for what is wrong with any of these, and a name that there is already.
+        :raises TransitionError: when the plan is spent.
+
+        stdin is empty; stdout and stderr go to `<machine>-<name>.log`, in the machine's `log_dir`, or in its
+        private directory, which is removed at the end.
+        """
+        self._require_unspent("companion")
+        companion = Companion(self.contributor, argv, name, ready, env, fds)
+        if any(other.name == companion.name for other in self.companions):
+            companion.close_given()
+            raise ConfigError(f"there is a companion {companion.name!r} already", field="name")
+        self.companions.append(companion)
+        return companion
+
+    def log_path(self, name: "str | os.PathLike[str]") -> str:
+        """A path for a log file of this launch: in the user's directory, else in the private one.
+
+        Where this process has written a file of that name already, the next is `….2.log` and so on.
+
+        :param name: the file's name; an absolute path stays as it is.
+        """
+        if self.log_dir is None and not os.path.isabs(name):
+            return os.path.join(self.directory, name)
+        return unused(os.path.abspath(os.path.join(self.log_dir or "", name)))
+
+    def _require_unspent(self, call: str) -> None:
+        if self.spent:
+            raise TransitionError(f"plan.{call}: QEMU is being started already", event=call)
+
     def close_given(self) -> None:
         """Close our copies of what was given. Not for plugins: the launch does it."""
         while self._given:
             with contextlib.suppress(Exception):  # somebody closed it already, say
                 self._given.pop().close()
-
-
-def check_fd(fd: object) -> int:
-    """`fd`, where it is the number of a descriptor that is open in this process.
-
-    :raises ConfigError: where it is not.
-    """
-    if isinstance(fd, bool) or not isinstance(fd, int) or fd < 0:
-        raise ConfigError(f"not a file descriptor: {fd!r}", field="fd")
-    try:
-        os.fstat(fd)
-    except (OSError, OverflowError) as error:
-        raise ConfigError(f"file descriptor {fd} is not open", field="fd") from error
-    return fd
+        for companion in self.companions:
+            companion.close_given()
 
 
 def escape(value: str) -> str:

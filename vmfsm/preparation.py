@@ -4,13 +4,12 @@ import functools
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 
 from .caller import Job
 from .config import Config, refuse_daemonize
 from .iothread import IOThread
 from .plan import LaunchPlan
-from .process import find_binary
+from .process import environment, find_binary
 from .workers import Workers
 
 
@@ -19,7 +18,7 @@ def prepare(config: Config) -> LaunchPlan:
 
     :raises OSError: a fitting one, saying what is wrong with which parameter.
     """
-    env = _environment(config.env)
+    env = environment(config.env)
     for program in (*config.wrapper[:1], config.binary):
         find_binary(program, env.get("PATH"))
     if config.cwd is not None and not os.path.isdir(config.cwd):
@@ -68,16 +67,6 @@ async def _remove(directory: str) -> None:
     error = await job.done
     if error is not None:
         raise error
-
-
-def _environment(differences: Mapping[str, str | None]) -> dict[str, str]:
-    env = dict(os.environ)
-    for key, value in differences.items():
-        if value is None:
-            env.pop(key, None)
-        else:
-            env[key] = value
-    return env
 
 
 def _require_writable(field: str, directory: str) -> None:

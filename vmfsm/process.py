@@ -1,4 +1,4 @@
-"""QEMU's process: found, spawned, signalled, reaped."""
+"""A process of ours, QEMU or a companion: found, spawned, signalled, reaped."""
 
 import asyncio
 import contextlib
@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from signal import SIGKILL, Signals
 
+REAP = 5.0
+"""Seconds to wait for a process that was sent SIGKILL; only one stuck in the kernel takes longer."""
 GROUP = 1.0
 """Seconds to wait for what a process left behind in its group to die of its SIGKILL."""
 
@@ -33,6 +35,12 @@ def find_binary(name: str, path: str | None) -> str:
     if os.path.isdir(name):
         raise IsADirectoryError(f"cannot run {name}: it is a directory")
     raise PermissionError(f"cannot run {name}: it is not executable")
+
+
+def environment(differences: Mapping[str, str | None]) -> dict[str, str]:
+    """The environment of this process with the differences; `None` takes a variable away."""
+    changed = {**os.environ, **differences}
+    return {name: value for name, value in changed.items() if value is not None}
 
 
 def _group_lives(pgid: int) -> bool:

@@ -19,15 +19,15 @@ class Failure(NamedTuple):
 
 
 def describe_exit(status: int | None) -> str:
-    """How QEMU ended, in words."""
+    """How a process ended, in words to follow its name."""
     if status is None:
-        return "QEMU ended, with a status that could not be had"
+        return "ended, with a status that could not be had"
     if status >= 0:
-        return f"QEMU ended with status {status}"
+        return f"ended with status {status}"
     try:
-        return f"QEMU died of {signal.Signals(-status).name}"
+        return f"died of {signal.Signals(-status).name}"
     except ValueError:
-        return f"QEMU died of signal {-status}"
+        return f"died of signal {-status}"
 
 
 def launch_error(

@@ -8,11 +8,10 @@ from typing import Any
 from .deadline import Deadline
 from .iothread import outcome
 from .plan import Polite
+from .process import REAP
 
 WITHOUT_LIMIT = 30.0
 """Seconds that the ladder takes at most where the caller set no limit."""
-REAP = 5.0
-"""Seconds to wait for a process that was sent SIGKILL; only one stuck in the kernel takes longer."""
 
 # What each rung must leave of the time there is, so that a slow hook can't cost a healthy QEMU its life.
 _AFTER_HOOKS = 0.6

@@ -172,7 +172,7 @@ def _stop(data: Mapping[str, Any]) -> str:
 
 
 def _exit(data: Mapping[str, Any]) -> str:
-    return describe_exit(data["status"])
+    return f"QEMU {describe_exit(data['status'])}"
 
 
 def _said(data: Mapping[str, Any]) -> str:

@@ -28,38 +28,14 @@ def open_log(
 
     :raises OSError: when it cannot be opened; it says on whose behalf.
     """
-    if given is None and plan.log_dir is None:
-        return LogFile(os.path.join(plan.directory, name), failed, timestamps=timestamps)
-    path = os.path.join(plan.log_dir or "", name) if given is None else os.fspath(given)
-    path = _unused(os.path.abspath(path))
+    path = plan.log_path(name if given is None else os.path.abspath(given))
     try:
-        file = LogFile(path, failed, timestamps=timestamps)
+        return LogFile(path, failed, timestamps=timestamps)
     except OSError as error:
+        if given is None and plan.log_dir is None:
+            raise
         whose = "'log_dir'" if given is None else f"option {option}"
         raise OSError(error.errno, f"{whose}: {error.strerror}", path) from error
-    _used[os.path.realpath(path)] = 1
-    return file
-
-
-_used: dict[str, int] = {}
-"""The files that this process has written to, and how many there are of the name, where it counts on."""
-
-
-def _unused(path: str) -> str:
-    """`path`, or the next of `vm.2.log`, `vm.3.log`, … where this process has written to it already.
-
-    So nothing is overwritten that an earlier launch wrote, or another machine of the same name. Where `path`
-    is no ordinary file, but a device, say, it is always that.
-    """
-    first = os.path.realpath(path)
-    if first not in _used or (os.path.exists(path) and not os.path.isfile(path)):
-        return path
-    root, extension = os.path.splitext(path)
-    while True:
-        _used[first] += 1
-        path = f"{root}.{_used[first]}{extension}"
-        if os.path.realpath(path) not in _used:
-            return path
 
 
 class LogFile:

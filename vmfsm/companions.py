@@ -1,0 +1,121 @@
+"""The companions of one launch: started one after the other before QEMU, ended in reverse after it."""
+
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from .companion import Companion
+from .deadline import Deadline
+from .errors import PluginError, describe, printable
+from .hookcalls import CLEANUP_GRACE
+from .plan import LaunchPlan
+from .reports import describe_exit
+
+_LOGGER = logging.getLogger("vmfsm.companions")
+
+PATIENCE = 2.0
+"""Seconds that all companions together have between SIGTERM and SIGKILL."""
+
+RunPlain = Callable[[Callable[[], object]], Coroutine[Any, Any, BaseException | None]]
+
+
+class Companions:
+    """On the I/O thread only.
+
+    :param run_plain: runs a plain function where plain hooks run, and returns what it raised.
+    :param record: adds to the timeline.
+    :param lost: called when one that was ready has ended, for whatever reason.
+    """
+
+    def __init__(
+        self,
+        machine: str,
+        run_plain: RunPlain,
+        record: Callable[[str, dict[str, object], int], object],
+        lost: Callable[[Companion], object],
+    ) -> None:
+        self._machine = machine
+        self._run_plain = run_plain
+        self._record = record
+        self._lost = lost
+        self._started: list[Companion] = []
+        self._ready: set[Companion] = set()
+        self.starting: str | None = None
+        """The one that is waited for now, for messages."""
+
+    async def start(self, plan: LaunchPlan) -> PluginError | None:
+        """Start those of the plan, each when the one before it is ready; why that failed, if it did."""
+        if plan.companions:
+            plan.on_evidence(self._evidence)
+        for companion in plan.companions:
+            self.starting = companion.title
+            try:
+                await self._start(companion, plan)
+            except Exception as error:  # noqa: BLE001 - the system's, or whatever a plugin's function raised
+                return companion_error(
+                    self._machine, companion, f"could not be started: {describe(error)}", error
+                )
+            if companion not in self._ready:
+                said = printable(companion.output.rstrip().rpartition("\n")[2])
+                what = f"{describe_exit(companion.exit_status)} before it was ready{said and f': {said}'}"
+                return companion_error(self._machine, companion, what)
+        self.starting = None
+        return None
+
+    async def _start(self, companion: Companion, plan: LaunchPlan) -> None:
+        began = time.monotonic()
+        companion.spawn(plan.log_path(f"{self._machine}-{companion.name}.log"), self._ended)
+        self._started.append(companion)
+        self._record(
+            "companion",
+            {"companion": companion.name, "pid": companion.pid, "command": companion.command},
+            1_000,
+        )
+        if await companion.until_ready(self._call):
+            self._ready.add(companion)
+            seconds = time.monotonic() - began
+            self._record("companion-ready", {"companion": companion.name, "seconds": seconds}, 200)
+
+    async def _call(self, function: Callable[[], object]) -> object:
+        returned: list[object] = []
+        error = await self._run_plain(lambda: returned.append(function()))
+        if error is not None:
+            raise error
+        return returned[0]
+
+    def _ended(self, companion: Companion) -> None:
+        self._record("companion-exit", {"companion": companion.name, "status": companion.exit_status}, 200)
+        if companion in self._ready:
+            self._lost(companion)
+
+    def _evidence(self) -> dict[str, object]:
+        outputs = {companion.name: companion.output for companion in self._started}
+        return {"companions": {name: output for name, output in outputs.items() if output}}
+
+    async def stop(self, deadline: Deadline, *, at_once: bool) -> None:
+        """End them all, the last one first, and return when they are reaped."""
+        if not self._started:
+            return
+        limit = Deadline(0 if at_once else PATIENCE)
+        for companion in reversed(self._started):
+            patience = min(limit.remaining() or 0.0, deadline.leaving(CLEANUP_GRACE).remaining() or PATIENCE)
+            if not await companion.end(patience) and not at_once:
+                _LOGGER.warning("%s: companion %r ignored SIGTERM", self._machine, companion.name)
+            if not companion.has_ended:
+                _LOGGER.error(
+                    "%s: companion %r (pid %s) has not ended after SIGKILL: stuck in the kernel",
+                    self._machine,
+                    companion.name,
+                    companion.pid,
+                )
+
+
+def companion_error(
+    machine: str, companion: Companion, what: str, cause: BaseException | None = None
+) -> PluginError:
+    """What is wrong with a companion, for who uses the plugin that asked for it."""
+    error = PluginError(f"{machine}: {companion.title} {what}", machine=machine)
+    error.plugin, error.hook = companion.plugin, "companion"
+    error.__cause__ = cause
+    return error

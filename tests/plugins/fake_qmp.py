@@ -20,10 +20,10 @@ An action is one of
 `quit` is replied to, and ends it. QMP commands come without anything between them.
 """
 
+import contextlib
 import json
 import os
 import re
-import signal
 import socket
 import sys
 import time
@@ -108,22 +108,25 @@ class Monitor:
                 yield request
 
 
+def connections(args: list[str]) -> Iterator[socket.socket]:
+    """Those that QEMU would have with these arguments: of the sockets given to it, one after the other."""
+    for chardev in args:
+        found = re.match(r"socket,id=vmfsm-qmp.*\bfd=(\d+)", chardev)
+        if not found:
+            continue
+        given = socket.socket(fileno=int(found[1]))
+        if "server=on" not in chardev:
+            yield given
+            continue
+        while True:
+            yield given.accept()[0]
+
+
 def main() -> None:
-    chardev = sys.argv[sys.argv.index("-chardev") + 1]
     behaviour = json.loads(sys.argv[sys.argv.index("--do") + 1])
-    found = re.search(r"\bfd=(\d+)", chardev)
-    assert found
-    given = socket.socket(fileno=int(found[1]))
-    listens = "server=on" in chardev
-    while True:
-        connection = given.accept()[0] if listens else given
-        try:
-            with connection:
-                Monitor(connection, behaviour).serve()
-        except (Closed, ConnectionError):
-            pass
-        if not listens:
-            signal.pause()
+    for connection in connections(sys.argv):
+        with contextlib.suppress(Closed, ConnectionError), connection:
+            Monitor(connection, behaviour).serve()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where the monitor listens, and connecting to it again."""
+"""Where the monitor listens."""
 
 import os
 import socket
@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vmfsm_plugins.qmp import QMPConnectionError
 
 from tests.plugins.monitors import MakeMachine
-from tests.waiting import InThread, until
-from vmfsm import LaunchError, MachineDied, MachineTimeout, Reason, State
+from vmfsm import LaunchError, Reason, State
 
 
 @pytest.fixture(params=["socketpair", "path", "long path", "comma", "ipv4", "ipv6", "name"])
@@ -131,85 +129,3 @@ def test_a_port_that_is_taken(monitored: MakeMachine) -> None:
 def test_a_host_that_is_none(monitored: MakeMachine) -> None:
     with pytest.raises(LaunchError, match=r"256\.0\.0\.1|timed out"):  # that is where a resolver is slow
         monitored(qmp={"address": ("256.0.0.1", 0)}, launch=False).launch(timeout=5)
-
-
-@pytest.fixture(params=["path", "tcp"])
-def again(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    """An address to which one can connect again."""
-    return tmp_path / "monitor" if request.param == "path" else ("127.0.0.1", 0)
-
-
-def test_connecting_again(monitored: MakeMachine, again: Any) -> None:
-    vm = monitored(qmp={"address": again})
-    mark = vm.qmp.mark()
-    vm.qmp.execute("stop")
-    for _ in range(3):
-        vm.qmp.reconnect()
-        assert vm.qmp.execute("query-status")["status"] == "paused"
-    vm.qmp.execute("cont")
-    assert [event["event"] for event in vm.qmp.events(mark)] == ["STOP", "RESUME"]
-
-
-def test_two_threads_connecting_again(monitored: MakeMachine, again: Any) -> None:
-    vm = monitored(qmp={"address": again})
-    for call in [InThread(vm.qmp.reconnect) for _ in range(4)]:
-        call.result()
-    assert vm.qmp.execute("query-status")["status"] == "running"
-
-
-def test_after_a_loss(monitored: MakeMachine, again: Any) -> None:
-    vm = monitored(qmp={"address": again}, fake={"on": {"hang-up": [["close"]]}})
-    with pytest.raises(QMPConnectionError, match=r"QEMU closed it; reconnect\(\) may help"):
-        vm.qmp.execute("hang-up")
-    assert vm.state is State.RUNNING
-    vm.qmp.reconnect()
-    assert vm.qmp.execute("anything") == {}
-    with pytest.raises(QMPConnectionError):
-        vm.qmp.execute("hang-up")
-    vm.shutdown()  # which connects again
-    assert (vm.state, vm.reason) == (State.STOPPED, Reason.REQUESTED)
-
-
-def test_connecting_again_to_a_qemu_that_is_about_to_be_dead(monitored: MakeMachine, again: Any) -> None:
-    vm = monitored(qmp={"address": again}, fake={"on": {"vanish": [["vanish", 0.3]]}})
-    call = InThread(vm.qmp.execute, "vanish")
-    until(vm.qmp._session._client.lost.done)  # type: ignore[attr-defined]
-    with pytest.raises(MachineDied, match="status 3"):
-        vm.qmp.reconnect()
-    with pytest.raises(MachineDied, match="status 3"):
-        call.result()
-
-
-def test_pending_commands_when_connecting_again(monitored: MakeMachine, again: Any) -> None:
-    vm = monitored(qmp={"address": again}, fake={"on": {"slow": [["hold"]]}})
-    call = InThread(vm.qmp.execute, "slow")
-    until(lambda: any(record.data.get("command") == "slow" for record in vm.timeline))
-    vm.qmp.reconnect()
-    with pytest.raises(QMPConnectionError, match="closed from this side"):
-        call.result()
-
-
-def test_connecting_again_takes_too_long(monitored: MakeMachine, again: Any) -> None:
-    vm = monitored(qmp={"address": again})
-    with socket.socket(socket.AF_UNIX) if isinstance(again, Path) else socket.socket() as intruder:
-        reconnecting = None
-        vm.run(_close(vm), timeout=10, operation="close")
-        intruder.connect(str(again) if isinstance(again, Path) else vm.qmp.address)
-        assert intruder.recv(1), "QEMU talks to the intruder"
-        for _ in range(3):
-            with pytest.raises(MachineTimeout, match="reconnect"):
-                vm.qmp.reconnect(timeout=0.05)
-        reconnecting = InThread(vm.qmp.reconnect)
-    reconnecting.result()
-    assert vm.qmp.execute("query-status")["status"] == "running"
-
-
-async def _close(vm: Any) -> None:
-    await vm.qmp._session.close()
-
-
-def test_a_socket_pair_cannot_be_connected_again(monitored: MakeMachine) -> None:
-    vm = monitored()
-    with pytest.raises(QMPConnectionError, match="address"):
-        vm.qmp.reconnect()
-    assert vm.qmp.execute("query-status")["status"] == "running"

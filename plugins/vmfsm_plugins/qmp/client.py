@@ -183,6 +183,13 @@ class Client(QMPClient):
         self.cut()
         await asyncio.shield(self.lost)
 
+    async def disconnect(self) -> None:
+        """The same, for who uses `QMP.client`. The base must not be asked twice, so only `_life` asks it."""
+        if asyncio.current_task() is self._life:
+            await super().disconnect()
+        else:
+            await self.close()
+
     # -- qemu.qmp's hooks -----------------------------------------------------------------------------------
 
     def _cb_outbound(self, msg: Message) -> Message:

@@ -39,7 +39,7 @@ class QMP:
     """`machine.qmp`: QEMU's monitor.
 
     :param address: where QEMU listens for its monitor: the path of a Unix socket, or host and port (0: a free
-        one, see `address`); a socket pair that nobody else can reach without it.
+        one, see `address`); without it a socket pair, and a spare monitor in the private directory.
     :param enabled: `False`: this machine has no monitor, and every call is a `ConfigError`.
     :param negotiate_timeout: seconds for QEMU's greeting and the negotiation, beside the launch's deadline.
 
@@ -267,10 +267,9 @@ class QMP:
         """Connect again to a monitor that was lost, or that should be left and entered again.
 
         Commands that wait for a reply get a `QMPConnectionError`. Events go on; what happened between the two
-        connections QEMU tells nobody.
+        connections QEMU tells nobody. `run_state` is asked for. Any number of times; when it fails, too.
 
-        :raises QMPConnectionError: when that fails; over a socket pair (no `address`) always, and nothing has
-            changed then.
+        :raises QMPConnectionError: when QEMU hangs up again, or does not speak QMP.
         """
         self._run(self._last_session("reconnect").reconnect(), timeout, "reconnect")
 
@@ -287,8 +286,8 @@ class QMP:
         transport = make_transport(self._configured_address)
         session = self._session = Session(machine, transport, self._subscribers)
         plan.defer(transport.close)
-        chardev = await transport.prepare(plan)
-        plan.args += ["-chardev", f"socket,id=vmfsm-qmp,{chardev}", "-mon", "chardev=vmfsm-qmp,mode=control"]
+        for name, options in (await transport.prepare(plan)).items():
+            plan.args += ["-chardev", f"socket,id={name},{options}", "-mon", f"chardev={name},mode=control"]
         plan.on_quit(session.press_power_button, guest=True)
         plan.on_quit(session.quit)
         plan.on_exit(session.last_words)

@@ -93,12 +93,7 @@ class Session:
     async def reconnect(self) -> None:
         """Connect again; see `QMP.reconnect`."""
         async with self._connecting:  # QEMU talks to one at a time
-            old = self.connected("reconnect")
-            if self.transport.address is None:
-                raise self._no_connection(
-                    "over a socket pair there can't be a second one; with options['qmp']['address'] there can"
-                )
-            await old.close()
+            await self.connected("reconnect").close()
             await self.connect()
 
     async def close(self) -> None:
@@ -111,8 +106,7 @@ class Session:
         if loss.perhaps_exit:
             # If it is its end, this wait is ended for that reason meanwhile.
             await asyncio.sleep(client.lost_at + _EXIT_GRACE - time.monotonic())
-        may_help = "" if self.transport.address is None else "; reconnect() may help"
-        return self._no_connection(f"{loss.what}{may_help}")
+        return self._no_connection(loss.what)
 
     def _no_connection(self, what: str) -> QMPConnectionError:
         return QMPConnectionError(f"{self._machine.name}: no connection to the monitor: {what}")
@@ -134,7 +128,7 @@ class Session:
         client = self.connected(request.operation)
         reply = await self._exchange(client, request, fd)
         if isinstance(reply, Loss):
-            raise await self._lost(client, reply)
+            raise await self._lost(client, Loss(f"{reply.what}; reconnect() may help", reply.perhaps_exit))
         del reply["id"]
         return reply
 

@@ -1,4 +1,4 @@
-"""How the monitor's socket is made: a pair, or a listening socket at an address.
+"""How the monitor's socket is made: a pair and a spare beside it, or a listening socket at an address.
 
 A listening socket is made here and given to QEMU, so that it is there before QEMU is: connecting needs no
 second try, no port can be taken by somebody else meanwhile, and connecting again works as the first time.
@@ -21,7 +21,12 @@ _LONGEST_PATH = 107
 _FULL_QUEUE = 0.01
 """Seconds until the next try where others wait for QEMU already."""
 
+_MONITOR = "vmfsm-qmp"
+"""The id of the monitor's character device."""
+
 Address = str | tuple[str, int] | None
+Chardevs = dict[str, str]
+"""QEMU's sockets for monitors: the options of the character devices, by id."""
 
 
 class Transport(Protocol):
@@ -30,8 +35,8 @@ class Transport(Protocol):
     @property
     def address(self) -> Address: ...
 
-    async def prepare(self, plan: LaunchPlan) -> str:
-        """Make QEMU's socket and put it on the plan; the options of its character device.
+    async def prepare(self, plan: LaunchPlan) -> Chardevs:
+        """Make QEMU's sockets and put them on the plan; the character devices to use them by.
 
         :raises OSError: as the system says.
         """
@@ -56,23 +61,29 @@ def make_transport(address: Address) -> Transport:
 
 
 class _Pair:
-    """A socket pair: no path, nobody else can connect, end of file at once when QEMU ends."""
+    """A socket pair: nobody else can connect, end of file at once when QEMU ends.
+
+    It can't be connected a second time. For that QEMU has a spare monitor, which listens in the machine's
+    private directory.
+    """
 
     address = None
 
     def __init__(self) -> None:
         self._ours: socket.socket | None = None
+        self._spare: _UnixListener | None = None
 
-    async def prepare(self, plan: LaunchPlan) -> str:
+    async def prepare(self, plan: LaunchPlan) -> Chardevs:
+        self._spare = _UnixListener(os.path.join(plan.directory, "qmp"))
+        spare = self._spare.listen(plan)
         self._ours, theirs = socket.socketpair()
-        return f"fd={plan.give(theirs)}"
+        return {_MONITOR: f"fd={plan.give(theirs)}", f"{_MONITOR}-spare": spare}
 
     async def connect(self) -> socket.socket:
         ours, self._ours = self._ours, None
         if ours is None:
-            raise OSError(
-                errno.ENOTCONN, "a socket pair can't be connected again: give the monitor an address"
-            )
+            assert self._spare is not None
+            return await self._spare.connect()
         ours.setblocking(False)
         return ours
 
@@ -80,6 +91,8 @@ class _Pair:
         ours, self._ours = self._ours, None
         if ours is not None:
             ours.close()
+        if self._spare is not None:
+            await self._spare.close()
 
 
 def _listening(fd: int) -> str:
@@ -96,14 +109,14 @@ class _TCPListener:
     def address(self) -> tuple[str, int]:
         return self._host, self._port
 
-    async def prepare(self, plan: LaunchPlan) -> str:
+    async def prepare(self, plan: LaunchPlan) -> Chardevs:
         try:
             family, listener = await self._listen()
         except OSError as error:
             raise OSError(error.errno, f"{error.strerror}: {self._host}:{self._port}") from error
         self._bound = family, listener.getsockname()
         self._port = listener.getsockname()[1]
-        return f"{_listening(plan.give(listener))},nodelay=on"
+        return {_MONITOR: f"{_listening(plan.give(listener))},nodelay=on"}
 
     async def _listen(self) -> tuple[socket.AddressFamily, socket.socket]:
         family, address = await _resolve(self._host, self._port)
@@ -139,7 +152,14 @@ class _UnixListener:
         self._path = os.path.abspath(path)
         self._bound = False
 
-    async def prepare(self, plan: LaunchPlan) -> str:
+    async def prepare(self, plan: LaunchPlan) -> Chardevs:
+        return {_MONITOR: self.listen(plan)}
+
+    def listen(self, plan: LaunchPlan) -> str:
+        """Put the listening socket on the plan; the options of its character device.
+
+        :raises OSError: as the system says.
+        """
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             os.fchmod(

@@ -11,7 +11,7 @@ import pytest
 from tests import leaks
 from vmfsm import Machine, VMError
 
-pytest_plugins = ["pytester", "tests.plugins.no_skip"]
+pytest_plugins = ["pytester", "tests.linux_guest", "tests.plugins.no_skip"]
 
 BUILT_IN = ("console", "fdpass", "logs", "qmp")
 

@@ -1,89 +1,14 @@
 """End to end: a real Linux with a shell on its serial console, from its first line to its power-off."""
 
-import os
-import shutil
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from tests.waiting import LIMIT
-from vmfsm import Machine, Reason, State
-
-# What runs as process 1. Linux announces the power button to whoever has opened its input device, in records
-# of 24 bytes; both drivers are modules in distributions' kernels.
-INIT = """#!/bin/busybox sh
-/bin/busybox --install -s /bin
-mount -t proc proc /proc
-mount -t devtmpfs devtmpfs /dev
-for module in /*.ko; do insmod $module; done
-button=$(grep -A 5 'Name="Power Button"' /proc/bus/input/devices | grep -o 'event[0-9]*')
-exec 3</dev/input/$button
-(dd bs=24 count=1 <&3 >/dev/null 2>&1 && echo "the button was pressed" && poweroff -f) &
-echo "the shell is up"
-exec setsid cttyhack sh
-"""
-MODULES = ("button.ko", "evdev.ko")
-BOOT = 4 * LIMIT
-"""Seconds that an emulated processor may take to boot Linux."""
+from tests.linux_guest import BOOT, PROMPT, Boot, Linux, Shell
+from vmfsm import MachineTimeout, Reason, State
 
 
-@pytest.fixture(scope="session")
-def kernel() -> Path:
-    name = os.environ.get("VMFSM_TEST_KERNEL")
-    if not name:
-        pytest.skip("VMFSM_TEST_KERNEL names no Linux kernel (`make test` gets one)")
-    kernel = Path(name).resolve()
-    if not kernel.is_file():
-        pytest.skip(f"VMFSM_TEST_KERNEL is no file: {name}")
-    return kernel
-
-
-@pytest.fixture(scope="session")
-def initramfs(kernel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An initial file system: a static busybox, the modules, and an init."""
-    busybox, cpio = shutil.which("busybox"), shutil.which("cpio")
-    if busybox is None or cpio is None:
-        pytest.skip("needs busybox (static) and cpio")
-    if subprocess.run(["ldd", busybox], check=False, capture_output=True).returncode == 0:
-        pytest.skip(f"{busybox} is not static (Debian: package busybox-static)")
-    root = tmp_path_factory.mktemp("initramfs")
-    for directory in ("bin", "dev", "proc"):
-        (root / directory).mkdir()
-    shutil.copy(busybox, root / "bin")
-    (root / "init").write_text(INIT)
-    (root / "init").chmod(0o755)
-    for module in MODULES:
-        for path in (kernel.parent.parent / "lib" / "modules").rglob(module):
-            shutil.copy(path, root)
-    image = root.with_suffix(".cpio")
-    names = "\n".join(str(path.relative_to(root)) for path in (root, *root.rglob("*")))
-    with image.open("wb") as archive:
-        subprocess.run(
-            [cpio, "--create", "--format=newc", "--quiet"],
-            cwd=root,
-            input=names.encode(),
-            stdout=archive,
-            check=True,
-            timeout=LIMIT,
-        )
-    return image
-
-
-@pytest.fixture
-def linux(qemu: str, kernel: Path, initramfs: Path) -> Iterator[Machine]:
-    """A machine with a Linux whose shell is up."""
-    args = ["-nodefaults", "-machine", "pc", "-m", "256", "-kernel", str(kernel), "-initrd", str(initramfs)]
-    append = "console=ttyS0 quiet panic=-1 vmfsm.test=yes"
-    with Machine(qemu, [*args, "-append", append, "-no-reboot"], name="linux") as vm:
-        vm.launch()
-        vm.console.expect("the shell is up", timeout=BOOT)
-        yield vm
-
-
-def test_shell_monitor_and_power_off(linux: Machine) -> None:
-    vm = linux
+def test_shell_monitor_and_power_off(boot: Boot) -> None:
+    shell = boot(append="vmfsm.test=yes", name="linux")
+    vm = shell.vm
     vm.console.sendline("uname -a")
     assert "x86_64" in vm.console.expect(r"Linux \(none\) .*GNU/Linux", timeout=BOOT).match[0]
     vm.console.sendline("cat /proc/cmdline")
@@ -105,10 +30,52 @@ def test_shell_monitor_and_power_off(linux: Machine) -> None:
     assert "Power down" in vm.console.text
 
 
-def test_the_power_button(linux: Machine) -> None:
-    vm = linux
+def test_the_power_button(boot: Boot) -> None:
+    vm = boot(modules=("button", "evdev")).vm
     vm.shutdown(guest=True, timeout=BOOT)
     assert (vm.state, vm.reason, vm.exit_status) == (State.STOPPED, Reason.REQUESTED, 0)
     assert "the button was pressed" in vm.console.text
     ways = [record.data["way"] for record in vm.timeline if record.kind == "stop"]
     assert ways == ["qmp (the guest)"], "the guest went by itself"
+
+
+def test_the_shell_of_the_tests(boot: Boot) -> None:
+    shell = boot(
+        *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci"),
+        modules=("virtio_pci", "virtio_rng", "virtio_console", "tpm_tis"),  # the last one is built in
+    )
+    assert "virtio_rng" in shell.run("cat /sys/class/misc/hw_random/rng_available")
+    assert shell.run("lsmod | grep -c virtio_ring") == "1"
+    shell.run("modprobe virtio_blk")
+
+    assert shell.run("true") == ""
+    assert shell.run("printf 'no line end'") == "no line end"
+    assert shell.run("printf 'a\n\nb\n\n'") == "a\n\nb"
+    assert shell.run("cd /tmp; x=$((x + 1))\nif true; then echo one; fi  # two\n\necho three") == "one\nthree"
+    assert shell.run("pwd; echo $x") == "/tmp\n1"
+    assert shell.run(f"echo '{PROMPT}' end-1 0; echo {'x' * 900}").split("\n")[1] == "x" * 900
+    assert shell.run("seq 20000").split("\n") == [str(number) for number in range(1, 20001)]
+    assert shell.run("(echo bad; exit 3)", status=3) == "bad"
+    assert shell.run("nonsense", status=None).endswith("not found")
+    with pytest.raises(AssertionError, match="'false' ended with 1"):
+        shell.run("false")
+    with pytest.raises(MachineTimeout):
+        shell.run("cat", timeout=0.5)
+    shell.vm.console.send("\x04")  # which ends cat
+    shell.await_prompt()
+    assert shell.run("echo $((6 * 7))") == "42"
+    shell.vm.kill()
+
+
+def test_a_module_that_there_is_not(linux: Linux) -> None:
+    vm = linux(modules=("virtio_blk", "no_such"))
+    vm.launch()
+    vm.console.expect("has not all of the modules virtio_blk no_such", timeout=BOOT)
+    vm.wait(timeout=BOOT)
+
+
+def test_launched_again(linux: Linux) -> None:
+    vm = linux()
+    for _ in range(2):
+        assert Shell(vm.launch()).await_prompt().run("cat /proc/1/comm") == "sh"
+        vm.shutdown()

@@ -1,5 +1,6 @@
 """Helper processes of a machine: started before QEMU, ended and reaped after it, never lost sight of."""
 
+import asyncio
 import os
 import re
 import signal
@@ -245,6 +246,33 @@ def test_one_that_fails(bare: MakeMachine, argv: tuple[str, ...], ready: Any, wo
     assert (caught.value.__cause__.plugin, caught.value.__cause__.hook) == ("asking", "companion")
     assert (vm.state, vm.reason) == (State.FAILED, Reason.HOOK_FAILED)
     assert "spawn" not in kinds(vm)
+
+
+def test_an_interrupt_while_it_is_asked(bare: MakeMachine) -> None:
+    interrupt = KeyboardInterrupt()
+
+    def ready() -> bool:
+        raise interrupt
+
+    plugin = asking(ready=ready)
+    vm = bare(plugin)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        vm.launch()
+    assert caught.value is interrupt
+    assert (vm.state, vm.reason) == (State.FAILED, Reason.LAUNCH_ERROR)
+    assert plugin.companions[0].exit_status == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError()], ids=repr)
+def test_a_coroutine_function_that_raises(bare: MakeMachine, error: BaseException) -> None:
+    async def ready() -> None:
+        raise error
+
+    vm = bare(asking(ready=ready))
+    with pytest.raises((SystemExit, LaunchError)):
+        vm.launch()
+    assert vm.state is State.FAILED
+    assert "companion-exit sleep" in kinds(vm)
 
 
 @pytest.mark.parametrize("end", [Machine.shutdown, Machine.kill])

@@ -19,7 +19,7 @@ import pytest
 
 from tests.conftest import MakeMachine
 from tests.waiting import LIMIT, InThread, is_alive, until
-from vmfsm import LaunchPlan, Machine, MachineTimeout, PluginError, Reason, State, hookimpl
+from vmfsm import Companion, LaunchPlan, Machine, MachineTimeout, PluginError, Reason, State, hookimpl
 from vmfsm.errors import describe
 
 SEEDS = int(os.environ.get("VMFSM_TEST_SEEDS", "60"))
@@ -306,17 +306,19 @@ def lines(call: Callable[[int], bool]) -> int:
 
 
 class Bystander:
-    """Has a hook of each kind, so that the interrupted thread has something to run."""
+    """Has a hook of each kind, and a companion, so that the interrupted thread has something to run."""
 
     name = "bystander"
 
     def __init__(self) -> None:
         self.ran: list[str] = []
+        self.companions: list[Companion] = []
 
     @hookimpl
     def pre_launch(self, plan: LaunchPlan) -> None:
         self.ran.append("pre_launch")
         plan.defer(lambda: self.ran.append("defer"))
+        self.companions.append(plan.companion(["sleep", "1000"], ready=lambda: True))
 
     @hookimpl
     def post_launch(self) -> None:
@@ -337,6 +339,7 @@ def check(vm: Machine, bystander: Bystander, *interrupts: BaseException) -> None
     A hook that the interrupt itself has hit may not have got to its first statement.
     """
     until(lambda: consistent(vm))  # an interrupted kill() has killed, and may not have waited for the rest
+    assert not any(companion.pid for companion in bystander.companions) or vm.state is State.RUNNING
     hit = [
         record.data["hook"]
         for record in vm.timeline

@@ -1,5 +1,6 @@
 """The companions of one launch: started one after the other before QEMU, ended in reverse after it."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -44,18 +45,25 @@ class Companions:
         self.starting: str | None = None
         """The one that is waited for now, for messages."""
 
-    async def start(self, plan: LaunchPlan) -> PluginError | None:
-        """Start those of the plan, each when the one before it is ready; why that failed, if it did."""
+    async def start(self, plan: LaunchPlan) -> BaseException | None:
+        """Start those of the plan, each when the one before it is ready; why that failed, if it did.
+
+        A `PluginError`, or what a function raised where that is no `Exception` (Ctrl-C, say).
+        """
         if plan.companions:
             plan.on_evidence(self._evidence)
         for companion in plan.companions:
             self.starting = companion.title
             try:
                 await self._start(companion, plan)
-            except Exception as error:  # noqa: BLE001 - the system's, or whatever a plugin's function raised
-                return companion_error(
-                    self._machine, companion, f"could not be started: {describe(error)}", error
-                )
+            except BaseException as error:  # the system's, or whatever a plugin's function raised
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                    raise  # it is this task that is cancelled, and no function has raised it
+                if not isinstance(error, Exception | asyncio.CancelledError):
+                    return error
+                what = f"could not be started: {describe(error)}"
+                return companion_error(self._machine, companion, what, error)
             if companion not in self._ready:
                 said = printable(companion.output.rstrip().rpartition("\n")[2])
                 what = f"{describe_exit(companion.exit_status)} before it was ready{said and f': {said}'}"

@@ -20,7 +20,8 @@ from vmfsm import (
 )
 
 from .streams.buffer import Buffer
-from .streams.drain import MOST, Drain, News, Records
+from .streams.drain import MOST
+from .streams.intake import Intake
 from .streams.logfile import LogFile, is_path, open_log
 
 _LOGGER = logging.getLogger("vmfsm.logs")
@@ -36,37 +37,18 @@ _OURS = frozenset({signal.SIGTERM, signal.SIGKILL})
 """What the framework itself may send to QEMU."""
 
 
-class _Output:
+class _Output(Intake):
     """QEMU's output during one launch. On the I/O thread only, but for what is read of it."""
 
     def __init__(self, machine: Machine, file: LogFile) -> None:
-        self.file = file
-        self.read_end, self.write_end = os.pipe()
-        os.set_blocking(self.read_end, False)
-        self.ended = False
-        self.buffer = Buffer(_KEPT, _ENCODING, _ERRORS)
-        self.news = News()
-        self._records = Records(
-            lambda text: machine.record("output", {"text": _readable(text)}, size=200 + 2 * len(text))
+        self._read_end, self.write_end = os.pipe()
+        os.set_blocking(self._read_end, False)
+        super().__init__(
+            self._read_end,
+            Buffer(_KEPT, _ENCODING, _ERRORS),
+            file,
+            lambda text: machine.record("output", {"text": _readable(text)}, size=200 + 2 * len(text)),
         )
-
-        self.drain = Drain(self.read_end, self._feed, self._end, MOST)
-
-    def _feed(self, data: bytes) -> None:
-        text = self.buffer.append(data)
-        self.file.write(data)
-        self._records.add(text)
-        self.news.tell()
-
-    def _end(self) -> None:
-        self._records.add(self.buffer.finish())
-        self._records.flush()
-        self.ended = True
-        self.news.tell()
-
-    async def dry(self) -> None:
-        await self.drain.dry()
-        self._records.flush()
 
     def close_write_end(self) -> None:
         if self.write_end >= 0:
@@ -75,11 +57,10 @@ class _Output:
 
     def close(self) -> None:
         self.close_write_end()
-        self.drain.close()
-        if self.read_end >= 0:
-            fd, self.read_end = self.read_end, -1
+        super().close()
+        if self._read_end >= 0:
+            fd, self._read_end = self._read_end, -1
             os.close(fd)
-        self.file.close()
 
 
 class Logs:

@@ -5,7 +5,8 @@ import socket
 from collections.abc import Callable
 
 from vmfsm_plugins.streams.buffer import Buffer, Position
-from vmfsm_plugins.streams.drain import MOST, Drain, News, Records
+from vmfsm_plugins.streams.drain import MOST
+from vmfsm_plugins.streams.intake import Intake
 from vmfsm_plugins.streams.logfile import LogFile
 
 from .bridge import Bridge
@@ -23,7 +24,7 @@ class Progress:
         self.taken = 0
 
 
-class Stream:
+class Stream(Intake):
     """On the I/O thread only, but for `buffer` and `cursor` and what never changes.
 
     :param file: what it is written to; closed by `close`.
@@ -39,50 +40,26 @@ class Stream:
         record: Callable[[str, dict[str, object]], object],
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.file = file
         self.origin = origin
-        self.ended = False
-        """Nothing more will come."""
-        self.news = News()
-        self.buffer = Buffer(options.buffer, options.encoding, "replace", origin)
-        self.cursor = Cursor(self.buffer, self._skipped)
         self.bridges: set[asyncio.Task[None]] = set()
         self._record = record
-        self._records = Records(lambda text: record("console", {"text": text}))
         self._sending = asyncio.Lock()
         self._socket, self.other = socket.socketpair()
         self._socket.setblocking(False)
-        # Small enough that nothing falls out of the buffer before a search has seen it.
-        most = max(256, min(MOST, options.buffer // 4))
-        self._drain = Drain(self._socket.fileno(), self._feed, self._end, most)
-
-    # -- from QEMU ------------------------------------------------------------------------------------------
-
-    def _feed(self, data: bytes) -> None:
-        text = self.buffer.append(data)
-        self.file.write(data)
-        self._records.add(text)
-        self.news.tell()
-
-    def _end(self) -> None:
-        self._records.add(self.buffer.finish())
-        self._records.flush()
-        self.ended = True
-        self.news.tell()
+        super().__init__(
+            self._socket.fileno(),
+            Buffer(options.buffer, options.encoding, "replace", origin),
+            file,
+            lambda text: record("console", {"text": text}),
+            # Small enough that nothing falls out of the buffer before a search has seen it.
+            most=max(256, min(MOST, options.buffer // 4)),
+        )
+        self.cursor = Cursor(self.buffer, self._skipped)
 
     def _skipped(self, size: int) -> None:
         """From any thread."""
         data: dict[str, object] = {"bytes": size}
         self.loop.call_soon_threadsafe(self._record, "console-lost", data)
-
-    async def dry(self) -> None:
-        """QEMU has ended: read what it left."""
-        await self._drain.dry()
-        self._records.flush()
-
-    def flush(self) -> None:
-        """Let the timeline have what came so far."""
-        self._records.flush()
 
     # -- to QEMU --------------------------------------------------------------------------------------------
 
@@ -125,8 +102,7 @@ class Stream:
 
     def close(self) -> None:
         """Whatever happened: nothing comes any more, nothing stays open. What came stays readable."""
-        self._drain.close()
+        super().close()
         if self._socket.fileno() >= 0:
             self.loop.remove_writer(self._socket.fileno())
             self._socket.close()
-        self.file.close()

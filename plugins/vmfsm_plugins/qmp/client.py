@@ -16,7 +16,7 @@ from qemu.qmp.qmp_client import GreetingError, NegotiationError, ServerParseErro
 
 # qemu.qmp logs errors and warnings where all is well: late replies, a QEMU that went. What is worth saying is
 # in exceptions and records. In no tree of loggers, so that nobody's configuration gives it a voice.
-_SILENT = logging.Logger("qemu.qmp", logging.CRITICAL + 1)  # noqa: LOG001
+_SILENT = logging.Logger("qemu.qmp", logging.CRITICAL + 1)  # noqa: LOG001 - just that
 
 _EXCERPT = 120
 _LONGEST = 10 * 1024 * 1024

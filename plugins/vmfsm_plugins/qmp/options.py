@@ -1,9 +1,11 @@
 """The options of the monitor, checked."""
 
+import math
 import os
 
 from vmfsm import ConfigError, Deadline
 
+from .boot_loop import Limit
 from .transport import Address
 
 
@@ -38,3 +40,17 @@ def check_timeout(timeout: float | None) -> float | None:
     except ConfigError as error:
         raise ConfigError(f"negotiate_{error}", field="options['qmp']['negotiate_timeout']") from None
     return timeout
+
+
+def check_boot_loop(limit: object) -> Limit | None:
+    """:raises ConfigError: for what is no number of resets and seconds."""
+    match limit:
+        case None:
+            return None
+        case (int() as most, int() | float() as seconds) if not isinstance(most, bool):
+            if most >= 0 and not isinstance(seconds, bool) and 0 < seconds < math.inf:
+                return most, float(seconds)
+    raise ConfigError(
+        f"boot_loop must be (a number of resets, seconds) or None, not {limit!r}",
+        field="options['qmp']['boot_loop']",
+    )

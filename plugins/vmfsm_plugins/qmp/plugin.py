@@ -24,7 +24,7 @@ from vmfsm import (
 
 from .aio import AsyncQMP
 from .events import Event, Mark, Wanted, check_wanted, describe_wanted
-from .options import check_address, check_timeout
+from .options import check_address, check_boot_loop, check_timeout
 from .request import Request, make_request
 from .session import Session
 from .transport import Address, make_transport
@@ -42,6 +42,8 @@ class QMP:
         one, see `address`); without it a socket pair, and a spare monitor in the private directory.
     :param enabled: `False`: this machine has no monitor, and every call is a `ConfigError`.
     :param negotiate_timeout: seconds for QEMU's greeting and the negotiation, beside the launch's deadline.
+    :param boot_loop: more than so many resets by the guest in so many seconds are a boot loop: whoever waits
+        for the guest gets `GuestPanicked`, once a loop; `None`: no number of them is.
 
     Calls may come from any thread but the I/O thread, several at once. Those that wait take `timeout` in
     seconds (`None`: no limit), and beside what they say themselves raise what every wait on a machine does:
@@ -61,10 +63,12 @@ class QMP:
         address: "str | os.PathLike[str] | tuple[str, int] | None" = None,
         enabled: bool = True,
         negotiate_timeout: float | None = None,
+        boot_loop: tuple[int, float] | None = (10, 10.0),
     ) -> None:
         self._configured_address = check_address(address)
         self._enabled = enabled
         self._negotiate_timeout = check_timeout(negotiate_timeout)
+        self._boot_loop = check_boot_loop(boot_loop)
         self._machine: Machine | None = None
         self._session: Session | None = None
         self._subscribers: list[Callable[[Event], object]] = []
@@ -263,6 +267,16 @@ class QMP:
         """
         return None if self._session is None else self._session.run_state
 
+    @property
+    def resets(self) -> int:
+        """How many `RESET` events there were in this launch, or the last one, whoever caused them.
+
+        A PC's firmware resets once or more by itself when it is reset, and each of these counts. Never waits.
+
+        :raises TransitionError: before the first launch.
+        """
+        return self._last_session("resets").resets.total
+
     def reconnect(self, timeout: float | None = 30) -> None:
         """Connect again to a monitor that was lost, or that should be left and entered again.
 
@@ -284,7 +298,7 @@ class QMP:
         if not self._enabled:
             return
         transport = make_transport(self._configured_address)
-        session = self._session = Session(machine, transport, self._subscribers)
+        session = self._session = Session(machine, transport, self._subscribers, self._boot_loop)
         plan.defer(transport.close)
         for name, options in (await transport.prepare(plan)).items():
             plan.args += ["-chardev", f"socket,id={name},{options}", "-mon", f"chardev={name},mode=control"]

@@ -10,6 +10,7 @@ from typing import Any
 
 from vmfsm import ConfigError, Machine, TransitionError, Verdict
 
+from .boot_loop import Limit, Resets
 from .client import Client, ConnectionLost, Loss, Reply
 from .errors import QMPCommandError, QMPConnectionError
 from .events import Event, EventRing
@@ -35,11 +36,18 @@ class Session:
     :param subscribers: who is told of events; one that raises is taken out.
     """
 
-    def __init__(self, machine: Machine, transport: Transport, subscribers: list[Subscriber]) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        transport: Transport,
+        subscribers: list[Subscriber],
+        boot_loop: Limit | None,
+    ) -> None:
         self.transport = transport
         self.ring = EventRing()
         self.run_state: str | None = None
         """QEMU's, as far as events have told it; `None` where no QEMU lives."""
+        self.resets = Resets(boot_loop)
         self._machine = machine
         self._subscribers = subscribers
         self._client: Client | None = None
@@ -185,6 +193,10 @@ class Session:
         self._machine.record("qmp-event", data, size=400 if large else 200 + 4 * len(raw))
         if name == "GUEST_PANICKED":
             self._machine.report(Verdict("guest-panicked", "qmp", event))
+        if name == "RESET":
+            verdict = self.resets.hear(event)
+            if verdict is not None:
+                self._machine.report(verdict)
 
     async def _ask_why(self, client: Client) -> None:
         """Ask for the run state after a STOP that nothing had announced. Not recorded: no user asks."""

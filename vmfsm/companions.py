@@ -65,9 +65,7 @@ class Companions:
                 what = f"could not be started: {describe(error)}"
                 return companion_error(self._machine, companion, what, error)
             if companion not in self._ready:
-                said = printable(companion.output.rstrip().rpartition("\n")[2])
-                what = f"{describe_exit(companion.exit_status)} before it was ready{said and f': {said}'}"
-                return companion_error(self._machine, companion, what)
+                return ended_error(self._machine, companion, "before it was ready")
         self.starting = None
         return None
 
@@ -96,6 +94,14 @@ class Companions:
         self._record("companion-exit", {"companion": companion.name, "status": companion.exit_status}, 200)
         if companion in self._ready:
             self._lost(companion)
+
+    def ended_badly(self) -> list[PluginError]:
+        """Those that have ended with a bad status. A QEMU that could not start may owe it to them."""
+        return [
+            ended_error(self._machine, companion, "before QEMU was up")
+            for companion in self._started
+            if companion.has_ended and companion.exit_status != 0
+        ]
 
     def _evidence(self) -> dict[str, object]:
         outputs = {companion.name: companion.output for companion in self._started}
@@ -127,3 +133,10 @@ def companion_error(
     error.plugin, error.hook = companion.plugin, "companion"
     error.__cause__ = cause
     return error
+
+
+def ended_error(machine: str, companion: Companion, when: str) -> PluginError:
+    """How a companion ended, and its last words."""
+    said = printable(companion.output.rstrip().rpartition("\n")[2])
+    what = f"{describe_exit(companion.exit_status)} {when}{said and f': {said}'}"
+    return companion_error(machine, companion, what)

@@ -17,7 +17,7 @@ from . import oom
 from .caller import Caller, Runner
 from .calls import Calls
 from .companion import Companion
-from .companions import Companions, companion_error
+from .companions import Companions, ended_error
 from .config import Config
 from .deadline import Deadline
 from .ending import PANIC, Facts, judge
@@ -359,9 +359,7 @@ class Launch:
         """A companion has ended while QEMU lives, or before it did."""
         if self._exited_already or self.asked.done() or self._failed is not None:
             return
-        error = companion_error(
-            self.name, companion, f"{describe_exit(companion.exit_status)} while it was needed"
-        )
+        error = ended_error(self.name, companion, "while it was needed")
         if self.had_run:
             message = str(error).removeprefix(f"{self.name}: ")
             what = {"companion": companion.name, "exit_status": companion.exit_status, "message": message}
@@ -415,6 +413,8 @@ class Launch:
         if self.process is not None and not self.gone.done():
             await self._stop(self.process, cleaning, deadline)
         self.errors += await cleaning
+        if self._failed is not None and self._failed.reason is Reason.LAUNCH_ERROR and self._exited_already:
+            self.errors += self._companions.ended_badly()
         await self._companions.stop(deadline, at_once=self._killed)
         self._blame_missed()
         self.errors += await self._hooks.clean_up("post_shutdown", deadline)

@@ -27,6 +27,7 @@ from vmfsm_plugins.console.api import AsyncConsole
 from vmfsm_plugins.logs import Logs
 from vmfsm_plugins.qmp import QMP
 from vmfsm_plugins.qmp.aio import AsyncQMP
+from vmfsm_plugins.snapshots import AsyncSnapshots, Snapshot, Snapshots
 
 import vmfsm
 from tests.waiting import LIMIT
@@ -201,7 +202,10 @@ def test_each_public_name_is_mentioned(name: str) -> None:
     assert is_mentioned(name)
 
 
-@pytest.mark.parametrize("name", sorted({*exception_names(), "QMPCommandError", "QMPConnectionError"}))
+OF_PLUGINS = {"QMPCommandError", "QMPConnectionError", "SnapshotError"}
+
+
+@pytest.mark.parametrize("name", sorted({*exception_names(), *OF_PLUGINS}))
 def test_each_exception_is_in_the_tree(name: str) -> None:
     assert re.search(rf"^\| .*`{name}` \|", text_of("errors.md"), re.MULTILINE)
 
@@ -227,7 +231,14 @@ def test_each_member_of_a_machine_is_mentioned(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("page", "offered"),
-    [("qmp.md", QMP), ("console.md", Console), ("console.md", Consoles), ("logs.md", Logs)],
+    [
+        ("qmp.md", QMP),
+        ("console.md", Console),
+        ("console.md", Consoles),
+        ("logs.md", Logs),
+        ("snapshots.md", Snapshots),
+        ("snapshots.md", Snapshot),
+    ],
 )
 def test_each_option_and_member_of_a_plugin_is_on_its_page(page: str, offered: type) -> None:
     # The last two are for the plugin, not for users.
@@ -269,7 +280,7 @@ def test_each_parameter_of_a_machine_is_in_its_table() -> None:
 
 def test_each_twin_is_listed() -> None:
     table = text_of("lifecycle.md").partition("### Coroutines")[2].partition("\n## ")[0]
-    for twins, name in ((AsyncQMP, "qmp"), (AsyncConsole, "console")):
+    for twins, name in ((AsyncQMP, "qmp"), (AsyncConsole, "console"), (AsyncSnapshots, "snapshots")):
         row = re.search(rf"^\| `machine\.{name}\.aio` \| (.*) \|$", table, re.MULTILINE)
         assert row is not None
         assert set(re.findall(r"`(\w+)`", row[1])) == set(members(twins))

@@ -34,7 +34,7 @@ from .timeline import Record, Timeline
 from .workers import Workers
 
 if TYPE_CHECKING:
-    from .offers import QMP, Console, FDs, Log
+    from .offers import QMP, Console, FDs, Log, Snapshots
 
 T = TypeVar("T")
 E = TypeVar("E", bound=VMError)
@@ -207,6 +207,11 @@ class Machine:
     def log(self) -> "Log":
         """QEMU's output. :raises ConfigError: where the plugin is not loaded."""
         return cast("Log", self.plugin("logs"))
+
+    @property
+    def snapshots(self) -> "Snapshots":
+        """Snapshots of disks and memory. :raises ConfigError: where the plugin is not loaded."""
+        return cast("Snapshots", self.plugin("snapshots"))
 
     # -- lifecycle ------------------------------------------------------------------------------------------
 

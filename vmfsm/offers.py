@@ -3,9 +3,11 @@
 The contracts are in the docstrings of the plugins.
 """
 
+import os
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import IO, Any, Protocol
 
 EventMatch = tuple[str, Mapping[str, Any] | None]
@@ -198,3 +200,64 @@ class Log(Protocol):
     def path(self) -> str: ...
     def tail(self, n: int = 20) -> str: ...
     def follow(self, *, timeout: float | None = None) -> Iterator[str]: ...
+
+
+class Snapshot(Protocol):
+    """What is known of a snapshot."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def vm_state_size(self) -> int: ...
+    @property
+    def when(self) -> datetime: ...
+    @property
+    def clock(self) -> float: ...
+    @property
+    def disks(self) -> tuple[str, ...]: ...
+
+
+class AsyncSnapshots(Protocol):
+    """The twins of `Snapshots`' calls for coroutines."""
+
+    async def save(
+        self, name: str, *, disks: Sequence[str] | None = None, timeout: float | None = 60
+    ) -> None: ...
+    async def load(
+        self, name: str, *, disks: Sequence[str] | None = None, timeout: float | None = 60
+    ) -> None: ...
+    async def delete(
+        self, name: str, *, disks: Sequence[str] | None = None, timeout: float | None = 60
+    ) -> None: ...
+    async def list(
+        self, *, disks: Sequence[str] | None = None, timeout: float | None = 60
+    ) -> Sequence[Snapshot]: ...
+    async def external(
+        self,
+        files: "Mapping[str, str | os.PathLike[str]]",
+        *,
+        overwrite: bool = False,
+        timeout: float | None = 60,
+    ) -> dict[str, str]: ...
+
+
+class Snapshots(Protocol):
+    """`machine.snapshots`."""
+
+    @property
+    def aio(self) -> AsyncSnapshots: ...
+    def save(self, name: str, *, disks: Sequence[str] | None = None, timeout: float | None = 60) -> None: ...
+    def load(self, name: str, *, disks: Sequence[str] | None = None, timeout: float | None = 60) -> None: ...
+    def delete(
+        self, name: str, *, disks: Sequence[str] | None = None, timeout: float | None = 60
+    ) -> None: ...
+    def list(
+        self, *, disks: Sequence[str] | None = None, timeout: float | None = 60
+    ) -> Sequence[Snapshot]: ...
+    def external(
+        self,
+        files: "Mapping[str, str | os.PathLike[str]]",
+        *,
+        overwrite: bool = False,
+        timeout: float | None = 60,
+    ) -> dict[str, str]: ...

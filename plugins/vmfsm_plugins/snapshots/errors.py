@@ -1,0 +1,12 @@
+"""What snapshots raise beside the exceptions of vmfsm itself."""
+
+from vmfsm import VMError
+
+
+class SnapshotError(VMError):
+    """QEMU could not do with a snapshot what it was asked."""
+
+    operation: str = ""
+    """`save`, `load`, `delete`, `list` or `external`."""
+    description: str = ""
+    """What QEMU says to people; not meant to be parsed."""

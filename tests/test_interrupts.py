@@ -3,6 +3,7 @@
 The exception that comes is that very one; QEMU is never alive in a final state; nothing hangs.
 """
 
+import gc
 import itertools
 import linecache
 import os
@@ -83,12 +84,14 @@ class Alarm:
 
 
 @pytest.fixture(autouse=True)
-def disarmed() -> Iterator[None]:
+def disarmed(request: pytest.FixtureRequest) -> Iterator[None]:
     """Whatever an interrupt has kept from being undone."""
     before = signal.getsignal(signal.SIGALRM)
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
+    if request.node.get_closest_marker("filterwarnings") is not None:
+        gc.collect()  # what the interrupts of this test have left is not to be found in another one
 
 
 @pytest.fixture(params=[KeyboardInterrupt, Interrupt, TooLate])

@@ -111,7 +111,6 @@ class Launch:
         self._interrupt: BaseException | None = None
         self._asked_guest = False
         self._forced = False
-        self._signals: set[signal.Signals] = set()
         self._cause: str | None = None
         self._oom_kills: tuple[str, int] | None = None
         self._oom = False
@@ -154,24 +153,14 @@ class Launch:
     def kill_now(self) -> None:
         """Send SIGKILL, and see to it that no process is made any more. From any thread; never waits."""
         self._no_spawn = True
-        before, self._killed = (
-            self._killed,
-            True,
-        )  # first, since the exit may be judged at any moment from then on
+        before = self._killed
+        self._killed = True  # first, since the exit may be judged at any moment from then on
         if self.process is not None and not self.force(signal.SIGKILL):
             self._killed = before
 
     def force(self, number: signal.Signals) -> bool:
         """Send a signal to QEMU's process group; whether it was alive to get it. From any thread."""
-        process = self.process
-        if process is None:
-            return False
-        sent_before = number in self._signals
-        self._signals.add(number)
-        sent = process.signal(number)
-        if not sent and not sent_before:
-            self._signals.discard(number)
-        return sent
+        return self.process is not None and self.process.signal(number)
 
     @property
     def interrupted(self) -> bool:
@@ -449,7 +438,7 @@ class Launch:
         self, process: Process, cleaning: "asyncio.Future[list[PluginError]]", deadline: Deadline
     ) -> None:
         assert self.plan is not None
-        if signal.SIGKILL in self._signals:
+        if signal.SIGKILL in process.sent:
             self.force(signal.SIGKILL)  # again: whoever sent it may have been interrupted before it had
             await asyncio.wait({self.gone}, timeout=REAP)
         else:
@@ -490,7 +479,7 @@ class Launch:
                 asked_guest=self._asked_guest,
                 killed=self._killed,
                 forced=self._forced,
-                signals=self._signals,
+                signals=self.process.sent if self.process else (),
                 oom=self._oom,
             )
         )

@@ -77,6 +77,8 @@ class Process:
         on_exit: Callable[[int | None], object],
     ) -> None:
         self.pid = popen.pid
+        self.sent: set[Signals] = set()
+        """The signals that were sent to it while it lived."""
         self._popen = popen
         self._loop = loop
         self._on_exit = on_exit
@@ -134,6 +136,7 @@ class Process:
         with self._reaping:
             if self._reaped or self._has_ended():
                 return False
+            self.sent.add(number)
             self._signal_group(number)
             return True
 

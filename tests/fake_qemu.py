@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--child", action="store_true", help="leave a deaf child in the process group")
     parser.add_argument("--say", help="what to write to stderr")
     parser.add_argument("--exit", type=int, help="the status to exit with at once")
-    options = parser.parse_args()
+    options, _ = parser.parse_known_args()  # the others are what plugins give to QEMU
 
     def exit_on_term(number: int, frame: FrameType | None) -> None:
         os._exit(int(options.on_term))

@@ -177,18 +177,40 @@ class Console(Protocol):
     def file(self, mode: str = "r") -> IO[Any]: ...
 
 
-class FDs(Protocol):
-    """`machine.fds`."""
+class AsyncFDs(Protocol):
+    """The twins of `FDs`'s calls for coroutines."""
 
-    def add(
+    async def add(
         self,
-        fd_or_path: "int | str",
+        fd_or_path: "int | str | os.PathLike[str]",
         *,
         fdset: int | None = None,
         opaque: str | None = None,
         flags: int | None = None,
+        timeout: float | None = 30,
     ) -> str: ...
-    def send(self, fd_or_path: "int | str", name: str) -> None: ...
+    async def send(
+        self, fd_or_path: "int | str | os.PathLike[str]", name: str, *, timeout: float | None = 30
+    ) -> None: ...
+
+
+class FDs(Protocol):
+    """`machine.fds`."""
+
+    @property
+    def aio(self) -> AsyncFDs: ...
+    def add(
+        self,
+        fd_or_path: "int | str | os.PathLike[str]",
+        *,
+        fdset: int | None = None,
+        opaque: str | None = None,
+        flags: int | None = None,
+        timeout: float | None = 30,
+    ) -> str: ...
+    def send(
+        self, fd_or_path: "int | str | os.PathLike[str]", name: str, *, timeout: float | None = 30
+    ) -> None: ...
 
 
 class Log(Protocol):

@@ -4,44 +4,21 @@ import asyncio
 import contextlib
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
 import pytest
 
+from tests.plugins.descriptors import What, has_open, some_files, what
 from tests.plugins.monitors import MakeMachine
 from tests.waiting import InThread, until
 from vmfsm import ConfigError, Machine, MachineDied, MachineTimeout, Reason, TransitionError
 
 
-@contextlib.contextmanager
-def some_files(count: int) -> Iterator[list[IO[bytes]]]:
-    """Files that are told apart by what they link to."""
-    with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(tempfile.TemporaryFile()) for _ in range(count)]
-
-
-def what(pid: int | None, fd: int) -> tuple[int, int]:
-    """What a descriptor of a process is open on."""
-    found = os.stat(f"/proc/{pid}/fd/{fd}")
-    return found.st_dev, found.st_ino
-
-
-def has_open(vm: Machine, file: IO[bytes]) -> bool:
-    """Whether QEMU has a descriptor for this file."""
-    wanted = what(os.getpid(), file.fileno())
-    for name in os.listdir(f"/proc/{vm.pid}/fd"):
-        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
-            if what(vm.pid, int(name)) == wanted:
-                return True
-    return False
-
-
-def sets(vm: Machine) -> dict[str, tuple[int, int]]:
+def in_sets(vm: Machine) -> dict[str, What]:
     """What the descriptors in sets are open on, by their `opaque`."""
     fdsets = vm.qmp.execute("query-fdsets")
-    return {fd["opaque"]: what(vm.pid, fd["fd"]) for fdset in fdsets for fd in fdset["fds"]}
+    return {fd["opaque"]: what(fd["fd"], vm.pid) for fdset in fdsets for fd in fdset["fds"]}
 
 
 def commands(vm: Machine) -> list[object]:
@@ -65,7 +42,7 @@ def test_a_descriptor_in_a_set(monitored: MakeMachine, tmp_path: Any, address: s
         before = os.fstat(file.fileno()), os.get_inheritable(file.fileno())
         added = vm.qmp.execute_with_fd(file.fileno(), "add-fd", {"fdset-id": 7}, opaque="mine")
         assert added["fdset-id"] == 7
-        assert what(vm.pid, added["fd"]) == what(os.getpid(), file.fileno())
+        assert what(added["fd"], vm.pid) == what(file)
         assert (os.fstat(file.fileno()), os.get_inheritable(file.fileno())) == before
     vm.qmp.execute("remove-fd", fdset_id=7)
 
@@ -90,7 +67,7 @@ def test_in_coroutines(monitored: MakeMachine) -> None:
 
     with some_files(5) as files:
         added = asyncio.run(add_all(files))
-        assert [what(vm.pid, one["fd"]) for one in added] == [what(os.getpid(), f.fileno()) for f in files]
+        assert [what(one["fd"], vm.pid) for one in added] == [what(f) for f in files]
 
 
 def test_many_threads_at_once(monitored: MakeMachine) -> None:
@@ -99,7 +76,7 @@ def test_many_threads_at_once(monitored: MakeMachine) -> None:
     def add(files: list[IO[bytes]]) -> None:
         for file in files:
             added = vm.qmp.execute_with_fd(file.fileno(), "add-fd")
-            assert what(vm.pid, added["fd"]) == what(os.getpid(), file.fileno())
+            assert what(added["fd"], vm.pid) == what(file)
             vm.qmp.execute("remove-fd", fdset_id=added["fdset-id"])
 
     with some_files(40) as files:
@@ -119,8 +96,8 @@ def test_the_next_descriptor_waits_for_an_answer_nobody_waits_for(monitored: Mak
             with pytest.raises(MachineTimeout):
                 vm.qmp.execute_with_fd(files[2].fileno(), "add-fd", opaque="2", timeout=0.05)
         queued.result()
-        expected = {str(number): what(os.getpid(), files[number].fileno()) for number in (0, 1)}
-        assert sets(vm) == expected, "and the third, that was given up while it waited, was never sent"
+        expected = {str(number): what(files[number]) for number in (0, 1)}
+        assert in_sets(vm) == expected, "and the third, that was given up while it waited, was never sent"
 
 
 def test_a_descriptor_closed_by_who_gave_up(monitored: MakeMachine) -> None:
@@ -131,8 +108,8 @@ def test_a_descriptor_closed_by_who_gave_up(monitored: MakeMachine) -> None:
             with pytest.raises(MachineTimeout):
                 vm.qmp.execute_with_fd(copy, "add-fd", opaque="0", timeout=0.05)
             os.close(copy)
-        until(lambda: "0" in sets(vm))
-        assert sets(vm) == {"0": what(os.getpid(), file.fileno())}
+        until(lambda: "0" in in_sets(vm))
+        assert in_sets(vm) == {"0": what(file)}
 
 
 def test_it_overtakes_nothing_that_waits_for_room(monitored: MakeMachine) -> None:
@@ -154,7 +131,7 @@ def test_it_overtakes_nothing_that_waits_for_room(monitored: MakeMachine) -> Non
             assert "error" in thread.result(), "what was sent came whole"
         for thread in fds:
             thread.result()
-        assert sets(vm) == {str(n): what(os.getpid(), file.fileno()) for n, file in enumerate(files)}
+        assert in_sets(vm) == {str(n): what(file) for n, file in enumerate(files)}
 
 
 def test_a_command_larger_than_the_socket(monitored: MakeMachine) -> None:
@@ -163,10 +140,10 @@ def test_a_command_larger_than_the_socket(monitored: MakeMachine) -> None:
     with some_files(1) as [file]:
         added = InThread(vm.qmp.execute_with_fd, file.fileno(), "add-fd", opaque=opaque)
         others = [InThread(vm.qmp.execute, "query-name") for _ in range(5)]
-        assert what(vm.pid, added.result()["fd"]) == what(os.getpid(), file.fileno())
+        assert what(added.result()["fd"], vm.pid) == what(file)
         for other in others:
             assert other.result() == {}
-        assert opaque in sets(vm)
+        assert opaque in in_sets(vm)
 
 
 def test_an_error_of_qemu(monitored: MakeMachine) -> None:
@@ -175,7 +152,7 @@ def test_an_error_of_qemu(monitored: MakeMachine) -> None:
         reply = InThread(vm.qmp.execute_with_fd, files[0].fileno(), "add-fd", fdset_id=-1).join()
         assert "fdset-id" in str(reply.error)
         added = vm.qmp.execute_with_fd(files[1].fileno(), "add-fd")
-        assert what(vm.pid, added["fd"]) == what(os.getpid(), files[1].fileno())
+        assert what(added["fd"], vm.pid) == what(files[1])
 
 
 def closed_fd() -> int:
@@ -236,4 +213,4 @@ def test_the_end_of_the_connection_under_way(monitored: MakeMachine, tmp_path: A
                 assert "no connection to the monitor" in str(call.join().error)
         reconnecting.result()
         added = vm.qmp.execute_with_fd(files[2].fileno(), "add-fd")
-        assert what(vm.pid, added["fd"]) == what(os.getpid(), files[2].fileno())
+        assert what(added["fd"], vm.pid) == what(files[2])

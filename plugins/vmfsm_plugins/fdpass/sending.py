@@ -1,0 +1,53 @@
+"""What is sent to a QEMU that is there: `add-fd` and `getfd` (QMP reference), by its monitor."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from vmfsm import Machine
+
+from .given import Given, GivenFD
+
+T = TypeVar("T")
+
+
+class Sending(NamedTuple, Generic[T]):
+    """Something to be sent."""
+
+    given: Given
+    operation: str
+    """What it is called in messages."""
+    send: Callable[[int], Coroutine[Any, Any, T]]
+    """Sends a copy of a descriptor. To be run on the I/O thread."""
+
+
+def to_add(machine: Machine, given: Given, fdset: int | None, opaque: str | None) -> Sending[str]:
+    """Into a set, by default into one that QEMU chooses; its name."""
+    arguments: dict[str, object] = {}
+    if fdset is not None:
+        arguments["fdset-id"] = fdset
+    if opaque is not None:
+        arguments["opaque"] = opaque
+
+    async def add(fd: int) -> str:
+        added = await machine.qmp.aio.execute_with_fd(fd, "add-fd", arguments, timeout=None)
+        record(machine, given, fdset=added["fdset-id"])
+        return f"/dev/fdset/{added['fdset-id']}"
+
+    return Sending(given, f"fds.add of {given.shown}", add)
+
+
+def to_send(machine: Machine, given: Given, name: str) -> Sending[None]:
+    """Under a name."""
+
+    async def send(fd: int) -> None:
+        await machine.qmp.aio.execute_with_fd(fd, "getfd", {"fdname": name}, timeout=None)
+        record(machine, given, name=name)
+
+    return Sending(given, f"fds.send of {given.shown}", send)
+
+
+def record(machine: Machine, given: Given, *, fdset: int | None = None, name: str | None = None) -> None:
+    """Say on the timeline that QEMU has it. On the I/O thread only."""
+    fd, path = (given.fd, None) if isinstance(given, GivenFD) else (None, given.path)
+    data = {"fd": fd, "path": path, "fdset": fdset, "name": name}
+    machine.record("fd-passed", data, size=400 + len(path or "") + len(name or ""))

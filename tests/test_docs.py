@@ -24,6 +24,8 @@ from typing import NamedTuple
 import pytest
 from vmfsm_plugins.console import Console, Consoles
 from vmfsm_plugins.console.api import AsyncConsole
+from vmfsm_plugins.fdpass import FDPass
+from vmfsm_plugins.fdpass.plugin import AsyncFDs
 from vmfsm_plugins.logs import Logs
 from vmfsm_plugins.qmp import QMP
 from vmfsm_plugins.qmp.aio import AsyncQMP
@@ -238,6 +240,7 @@ def test_each_member_of_a_machine_is_mentioned(name: str) -> None:
         ("logs.md", Logs),
         ("snapshots.md", Snapshots),
         ("snapshots.md", Snapshot),
+        ("fds.md", FDPass),
     ],
 )
 def test_each_option_and_member_of_a_plugin_is_on_its_page(page: str, offered: type) -> None:
@@ -280,7 +283,12 @@ def test_each_parameter_of_a_machine_is_in_its_table() -> None:
 
 def test_each_twin_is_listed() -> None:
     table = text_of("lifecycle.md").partition("### Coroutines")[2].partition("\n## ")[0]
-    for twins, name in ((AsyncQMP, "qmp"), (AsyncConsole, "console"), (AsyncSnapshots, "snapshots")):
+    for twins, name in (
+        (AsyncQMP, "qmp"),
+        (AsyncFDs, "fds"),
+        (AsyncConsole, "console"),
+        (AsyncSnapshots, "snapshots"),
+    ):
         row = re.search(rf"^\| `machine\.{name}\.aio` \| (.*) \|$", table, re.MULTILINE)
         assert row is not None
         assert set(re.findall(r"`(\w+)`", row[1])) == set(members(twins))

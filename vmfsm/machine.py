@@ -34,7 +34,7 @@ from .timeline import Record, Timeline
 from .workers import Workers
 
 if TYPE_CHECKING:
-    from .offers import QMP, Console, FDs, Log, Snapshots
+    from .offers import QMP, Console, FDs, Log, Migration, Snapshots
 
 T = TypeVar("T")
 E = TypeVar("E", bound=VMError)
@@ -212,6 +212,11 @@ class Machine:
     def snapshots(self) -> "Snapshots":
         """Snapshots of disks and memory. :raises ConfigError: where the plugin is not loaded."""
         return cast("Snapshots", self.plugin("snapshots"))
+
+    @property
+    def migration(self) -> "Migration":
+        """To another machine, or a file. :raises ConfigError: where the plugin is not loaded."""
+        return cast("Migration", self.plugin("migration"))
 
     # -- lifecycle ------------------------------------------------------------------------------------------
 

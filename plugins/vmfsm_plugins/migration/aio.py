@@ -3,7 +3,7 @@
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vmfsm import Machine, MachineTimeout
+from vmfsm import Machine, MachineDied, MachineTimeout
 
 from .moves import Path
 from .progress import Progress
@@ -54,6 +54,6 @@ class AsyncMigration:
     async def _run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None, operation: str) -> T:
         try:
             return await self._moves.own.arun(coroutine, timeout=timeout, operation=operation)
-        except MachineTimeout as late:
-            late.add_note(f"the migration: {self._moves.describe()}")
-            raise
+        except (MachineTimeout, MachineDied) as error:
+            why = self._moves.explain(error)
+            raise why from (error.__cause__ if why is error else error)

@@ -91,6 +91,14 @@ class End:
         assert self.failure is not None
         self.failure.state = self.machine.state
 
+    def refused(self, death: MachineDied) -> bool:
+        """Whether a destination ended by itself, which is how QEMU before 9.1 says that it failed."""
+        return self.role == "destination" and self.status != "completed" and death.exit_status == 1
+
+    def hear_refusal(self, death: MachineDied) -> None:
+        words = death.evidence.output.strip().splitlines()
+        self.progress = self.progress._replace(status="failed", error=words[-1] if words else "")
+
     def record(self) -> None:
         status, transferred, *_, error = self.progress
         data = {
@@ -108,21 +116,17 @@ class End:
             await self.machine.arun(self._to_the_end(), timeout=None, operation="migration")
         except VMError as failure:
             self.failure = failure
-            if isinstance(failure, MachineDied) and self._refused(failure):
-                words = failure.evidence.output.strip().splitlines()
-                self.progress = self.progress._replace(status="failed", error=words[-1] if words else "")
+            if isinstance(failure, MachineDied) and self.refused(failure):
+                self.hear_refusal(failure)
         finally:
             self.deafen()
             self.record()
             self._news.set()
             when_over()
 
-    def _refused(self, death: MachineDied) -> bool:
-        """Whether a destination ended by itself, which is how QEMU before 9.1 says that it failed."""
-        return self.role == "destination" and self.status != "completed" and death.exit_status == 1
-
     async def _to_the_end(self) -> None:
         await self.until(lambda: False)
+        await self.settled()  # the sums that QEMU tells are ready by then
         await self._ask()
 
     async def _ask(self) -> None:

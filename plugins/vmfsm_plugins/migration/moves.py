@@ -3,8 +3,9 @@
 import asyncio
 import errno
 import os
+import socket
 
-from vmfsm import ConfigError, Machine, TransitionError
+from vmfsm import ConfigError, Machine, MachineDied, MachineTimeout, TransitionError, VMError
 
 from .channel import Channel, File, NewFile, SocketPair, UnixSocket
 from .end import End
@@ -33,6 +34,16 @@ class Moves:
         """What is known of the last one. From any thread."""
         transfer = self._transfer
         return "" if transfer is None else transfer.describe()
+
+    def explain(self, error: MachineTimeout | MachineDied) -> VMError:
+        """What to raise for what the core raises. From any thread."""
+        transfer = self._transfer
+        if transfer is None:
+            return error
+        if isinstance(error, MachineDied):
+            return transfer.refusal(self.own, error) or error
+        error.add_note(f"the migration: {transfer.describe()}")
+        return error
 
     async def to(self, other: Machine, over: Path | None) -> Progress:
         return await _finish(await self._start(other, over))
@@ -160,4 +171,10 @@ def _check_socket_path(over: Path) -> str:
         )
     if os.path.lexists(path):  # QEMU would remove it
         raise FileExistsError(errno.EEXIST, "there is a file where the socket is to be", path)
+    with socket.socket(socket.AF_UNIX) as probe:  # a QEMU that could not listen is lost as a destination
+        try:
+            probe.bind(path)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from error
+    os.unlink(path)
     return path

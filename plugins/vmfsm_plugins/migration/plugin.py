@@ -3,7 +3,7 @@
 from collections.abc import Coroutine
 from typing import Any, ClassVar, TypeVar
 
-from vmfsm import Machine, MachineTimeout, hookimpl
+from vmfsm import Machine, MachineDied, MachineTimeout, hookimpl
 
 from .aio import AsyncMigration
 from .moves import Moves, Path
@@ -128,6 +128,6 @@ class Migration:
     def _run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None, operation: str) -> T:
         try:
             return self._moves.own.run(coroutine, timeout=timeout, operation=operation)
-        except MachineTimeout as late:
-            late.add_note(f"the migration: {self._moves.describe()}")
-            raise
+        except (MachineTimeout, MachineDied) as error:
+            why = self._moves.explain(error)
+            raise why from (error.__cause__ if why is error else error)

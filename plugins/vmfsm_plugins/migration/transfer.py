@@ -11,8 +11,8 @@ from .end import End
 from .errors import MigrationError
 from .progress import Progress
 
-_OTHER_END = 2.0
-"""Seconds in which an end notices that the other one has failed; one that is stopped does not."""
+_OTHER_END = 1.0
+"""Seconds in which an end notices that the other one has failed, if it is going to."""
 _DEAF = 1.0
 """Seconds in which a QEMU answers `migrate_cancel`, if nothing holds it up."""
 _ABORT = 1.8
@@ -77,7 +77,8 @@ class Transfer:
                 raise _refusal(self.source, f"there is no guest to migrate: its run state is {state!r}")
             reasons = (await self.source.execute("query-migrate")).get("blocked-reasons")
             if reasons:
-                raise MigrationError(f"QEMU can't migrate {self.source.machine.name}: {'; '.join(reasons)}")
+                self.source.progress = Progress("none", error="; ".join(reasons))
+                raise self.error()
         if self.destination is not None:
             state = await self.destination.settled()
             if state != "inmigrate":
@@ -111,27 +112,32 @@ class Transfer:
             if end.failure is not None and end.status not in {"completed", "failed"}:
                 raise end.failure
         if all(end.status == "completed" for end in self._ends):
-            for end in self._ends:
-                await end.settled()
             return self._ends[0].progress
-        raise await self._error()
+        raise self.error()
 
     async def _until_over(self) -> None:
         following = {end.following for end in self._ends if end.following is not None}
-        done, others = await asyncio.wait(following, return_when=asyncio.FIRST_COMPLETED)
-        source = self.source
+        _, others = await asyncio.wait(following, return_when=asyncio.FIRST_COMPLETED)
+        if all(end.status == "completed" for end in self._ends if end.over):
+            if others:
+                await asyncio.wait(others)
+            return
         if others:
-            source_failed = source is not None and source.following in done and source.status != "completed"
-            await asyncio.wait(others, timeout=_OTHER_END if source_failed else None)
+            await asyncio.wait(others, timeout=_OTHER_END)
+        if self.source is not None and not self.source.over:
+            # It does not look: it waits for its user (`pause-before-switchover`), say.
+            await self._tell_to_cancel(self.source)
+            await asyncio.wait(following & {self.source.following})
 
-    async def _error(self) -> MigrationError:
+    def error(self) -> MigrationError:
+        """What is to be said of a migration that came to nothing. From any thread."""
         words = [f"{end.role}: {end.progress.error}" for end in self._ends if end.progress.error]
         how = "was cancelled" if any(end.status == "cancelled" for end in self._ends) else "failed"
         error = MigrationError("; ".join([f"migration of {self.name} {how}", *words]))
         if self.source is not None:
             error.machine = self.source.machine.name
             error.source, error.source_error = self.source.status, self.source.progress.error
-            error.source_runs = await self.source.settled() == "running"
+            error.source_runs = self.source.machine.run_state == "running"
         if self.destination is not None:
             error.destination = self.destination.status
             error.destination_error = self.destination.progress.error
@@ -139,19 +145,31 @@ class Transfer:
         error.add_note(self.describe())
         return error
 
+    def refusal(self, machine: Machine, death: MachineDied) -> MigrationError | None:
+        """The error if the end of this machine's QEMU was its way of saying that the migration failed."""
+        end = self.destination
+        if end is None or end.machine is not machine or not end.refused(death):
+            return None
+        end.hear_refusal(death)
+        error = self.error().attach(death.evidence)
+        error.machine, error.state = machine.name, death.state
+        return error
+
     async def cancel(self) -> Progress:
         """Have the source give it up; back when it has, or had ended it otherwise before."""
         source = self.source
         assert source is not None
         if not source.over:
-            held_up = asyncio.get_running_loop().call_later(_DEAF, self._channel.cut)
-            try:
-                await source.execute("migrate_cancel")
-            finally:
-                held_up.cancel()
+            await self._tell_to_cancel(source)
             await self._until_over()
-            await source.settled()
         return source.progress
+
+    async def _tell_to_cancel(self, source: End) -> None:
+        held_up = asyncio.get_running_loop().call_later(_DEAF, self._channel.cut)
+        try:
+            await source.execute("migrate_cancel")
+        finally:
+            held_up.cancel()
 
     async def abort(self) -> None:
         """Nobody waits for it any more: cancel what is under way, in bounded time, whatever happens."""

@@ -13,7 +13,7 @@ from vmfsm import Machine, VMError
 
 pytest_plugins = ["pytester", "tests.linux_guest", "tests.plugins.no_skip"]
 
-BUILT_IN = ("console", "fdpass", "logs", "qmp", "snapshots")
+BUILT_IN = ("console", "fdpass", "logs", "migration", "qmp", "snapshots")
 
 
 @pytest.fixture(scope="session", autouse=True)

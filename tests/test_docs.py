@@ -27,6 +27,7 @@ from vmfsm_plugins.console.api import AsyncConsole
 from vmfsm_plugins.fdpass import FDPass
 from vmfsm_plugins.fdpass.plugin import AsyncFDs
 from vmfsm_plugins.logs import Logs
+from vmfsm_plugins.migration import AsyncMigration, Migration, MigrationError, Progress
 from vmfsm_plugins.qmp import QMP
 from vmfsm_plugins.qmp.aio import AsyncQMP
 from vmfsm_plugins.snapshots import AsyncSnapshots, Snapshot, Snapshots
@@ -204,7 +205,7 @@ def test_each_public_name_is_mentioned(name: str) -> None:
     assert is_mentioned(name)
 
 
-OF_PLUGINS = {"QMPCommandError", "QMPConnectionError", "SnapshotError"}
+OF_PLUGINS = {"MigrationError", "QMPCommandError", "QMPConnectionError", "SnapshotError"}
 
 
 @pytest.mark.parametrize("name", sorted({*exception_names(), *OF_PLUGINS}))
@@ -241,6 +242,7 @@ def test_each_member_of_a_machine_is_mentioned(name: str) -> None:
         ("snapshots.md", Snapshots),
         ("snapshots.md", Snapshot),
         ("fds.md", FDPass),
+        ("migration.md", Migration),
     ],
 )
 def test_each_option_and_member_of_a_plugin_is_on_its_page(page: str, offered: type) -> None:
@@ -262,6 +264,14 @@ def test_all_that_the_image_helper_takes_and_tells_is_on_its_page() -> None:
     text = text_of("qemu-img.md")
     missing = [name for name in sorted(names) if not re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", text)]
     assert missing == []
+
+
+@pytest.mark.parametrize("told", [MigrationError, Progress])
+def test_each_field_of_what_migrations_tell_is_listed(told: type) -> None:
+    for field in told.__annotations__:
+        assert re.search(rf"^\| (`\w+`, )*`{field}`(, `\w+`)* \|", text_of("migration.md"), re.MULTILINE), (
+            field
+        )
 
 
 def test_each_command_of_the_tiny_guest_is_listed() -> None:
@@ -288,6 +298,7 @@ def test_each_twin_is_listed() -> None:
         (AsyncFDs, "fds"),
         (AsyncConsole, "console"),
         (AsyncSnapshots, "snapshots"),
+        (AsyncMigration, "migration"),
     ):
         row = re.search(rf"^\| `machine\.{name}\.aio` \| (.*) \|$", table, re.MULTILINE)
         assert row is not None

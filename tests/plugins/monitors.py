@@ -14,7 +14,7 @@ from tests.plugins import fake_qmp
 from vmfsm import LaunchPlan, Machine, VMError, hookimpl
 from vmfsm.testing import GUEST_ARGS
 
-BUILT_IN = ("console", "fdpass", "logs", "qmp", "snapshots")
+BUILT_IN = ("console", "fdpass", "logs", "migration", "qmp", "snapshots")
 MakeMachine = Callable[..., Machine]
 
 

@@ -21,9 +21,15 @@ _MIGRATED = {
 }  # from here, to here with -S
 
 
-def after_event(event: dict[str, Any], state: str | None) -> str | None:
-    """The run state after an event, from the one before it."""
+def after_event(event: dict[str, Any], state: str | None, *, asleep: bool = False) -> str | None:
+    """The run state after an event, from the one before it.
+
+    :param asleep: the guest had suspended itself, whatever happened since: since QEMU 9.0 it may be stopped
+        meanwhile, and sleeps on after `cont`.
+    """
     name, data = event["event"], event.get("data", {})
+    if name == "RESUME" and asleep:
+        return "suspended"
     action = data.get("action")
     if isinstance(action, str) and (name, action) in _STOPS_AS:
         return _STOPS_AS[name, action]

@@ -52,6 +52,7 @@ class Session:
         self._subscribers = subscribers
         self._client: Client | None = None
         self._connecting = asyncio.Lock()
+        self._asleep = False
         self._cause: str | None = None
         self._asking: set[asyncio.Task[None]] = set()
 
@@ -177,7 +178,9 @@ class Session:
 
     def _hear(self, event: Event, raw: bytes) -> None:
         name, before = event["event"], self.run_state
-        self.run_state = after_event(event, before)
+        self.run_state = after_event(event, before, asleep=self._asleep)
+        if name in {"SUSPEND", "WAKEUP", "RESET"}:
+            self._asleep = name == "SUSPEND"
         if name == "STOP" and self.run_state != before and self._client is not None:
             task = asyncio.create_task(self._ask_why(self._client))
             self._asking.add(task)
@@ -222,19 +225,27 @@ class Session:
 
         :raises QMPConnectionError: when it could not be asked.
         """
-        client = self.connected("quit")
+        reply = await self._exchange(await self._regained("quit"), make_request("quit"))
+        if isinstance(reply, Loss) and not reply.perhaps_exit:
+            raise self._no_connection(reply.what)
+
+    async def press_power_button(self) -> None:
+        """Ask the guest to go, by ACPI.
+
+        :raises QMPConnectionError: when that could not be done.
+        """
+        await self._regained("system_powerdown")
+        await self.execute(make_request("system_powerdown"))
+
+    async def _regained(self, call: str) -> Client:
+        """The connection, made again where it was lost."""
+        client = self.connected(call)
         if client.lost.done():
             if client.lost.result().perhaps_exit:
                 # If it is its end, let it come: what is done to make it go would be taken for the cause.
                 await asyncio.sleep(client.lost_at + _EXIT_GRACE - time.monotonic())
             await self.reconnect()
-        reply = await self._exchange(self.connected("quit"), make_request("quit"))
-        if isinstance(reply, Loss) and not reply.perhaps_exit:
-            raise self._no_connection(reply.what)
-
-    async def press_power_button(self) -> None:
-        """Ask the guest to go, by ACPI."""
-        await self.execute(make_request("system_powerdown"))
+        return self.connected(call)
 
     async def last_words(self) -> str | None:
         """QEMU has ended: read what it left in the socket; why it ended, where it said so."""

@@ -254,6 +254,47 @@ def test_a_snapshot_without_memory(guest: MakeGuest, disk: Path) -> None:
     assert vm.qmp.execute("query-status")["status"] == "running"
 
 
+def test_a_snapshot_of_another_machine(guest: MakeGuest, disk: Path) -> None:
+    """QEMU finds out too late, and the guest stands still; but it is said, and the machine can be used."""
+    with guest(*blockdev(disk), "-device", "e1000,id=more") as vm:
+        vm.snapshots.save("with more")
+    vm = guest(*blockdev(disk))
+    with pytest.raises(SnapshotError, match="load of snapshot 'with more': Error -22 while loading VM state"):
+        vm.snapshots.load("with more")
+    assert vm.run_state == vm.qmp.execute("query-status")["status"] == "restore-vm"
+    assert jobs(vm) == []
+    vm.snapshots.delete("with more")
+
+
+def test_a_load_waits_for_the_late_save(guest: MakeGuest, disk: Path) -> None:
+    vm = guest(*blockdev(disk))
+    unsubscribe = signal_when_created(vm, signal.SIGSTOP)
+    with pytest.raises(MachineTimeout):
+        vm.snapshots.save("slow", timeout=0.2)
+    unsubscribe()
+    load = InThread(vm.snapshots.load, "slow")
+    assert vm.pid is not None
+    os.kill(vm.pid, signal.SIGCONT)
+    load.result()
+    ping(vm)
+
+
+def test_somebody_else_dismisses_the_job(guest: MakeGuest, disk: Path) -> None:
+    vm = guest(*blockdev(disk))
+    dismissals: list[object] = []
+
+    def dismiss(event: Any) -> None:
+        if event["event"] == "JOB_STATUS_CHANGE" and event["data"]["status"] == "concluded":
+            work = vm.qmp.aio.execute("job-dismiss", id=event["data"]["id"])
+            dismissals.append(asyncio.ensure_future(work))
+
+    unsubscribe = vm.qmp.subscribe(dismiss)
+    with pytest.raises(SnapshotError, match="dismissed"):
+        vm.snapshots.save("x")
+    unsubscribe()
+    assert [s.name for s in vm.snapshots.list()] == ["x"]
+
+
 def test_no_disk_for_it(guest: MakeGuest) -> None:
     vm = guest()
     with pytest.raises(ConfigError, match="no disk can hold a snapshot: give the machine a qcow2") as caught:

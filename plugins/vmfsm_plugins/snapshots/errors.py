@@ -7,6 +7,6 @@ class SnapshotError(VMError):
     """QEMU could not do with a snapshot what it was asked."""
 
     operation: str = ""
-    """`save`, `load`, `delete`, `list` or `external`."""
+    """`save`, `load`, `delete` or `external`."""
     description: str = ""
-    """What QEMU says to people; not meant to be parsed."""
+    """What QEMU says to people, or what was found out in its place; not meant to be parsed."""

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from vmfsm import Machine
@@ -16,6 +16,7 @@ from vmfsm_plugins.qmp import QMPCommandError
 from .errors import SnapshotError
 
 T = TypeVar("T")
+Work = Callable[[], Coroutine[Any, Any, T]]
 
 _PATIENCE = 2.0
 """Seconds until a job is asked for: its event is lost if the monitor's connection was."""
@@ -35,14 +36,17 @@ class Jobs:
         # QEMU runs these jobs nested into each other where there are several.
         self._lock = asyncio.Lock()
 
-    async def execute(
-        self, operation: str, name: str | None, work: Callable[[], Coroutine[Any, Any, T]]
-    ) -> T:
-        """Do `work`, which is not cancelled any more when it has begun, and record it.
+    async def execute(self, operation: str, name: str | None, prepare: Callable[[], Awaitable[Work[T]]]) -> T:
+        """Do and record what `prepare` returns, which is not cancelled any more when it has begun.
 
         :raises SnapshotError: for what QEMU refuses.
         """
         await self._lock.acquire()
+        try:
+            work = await prepare()
+        except BaseException:
+            self._lock.release()
+            raise
         task = asyncio.create_task(
             self._machine.arun(
                 self._recorded(operation, name, work), timeout=None, operation=f"snapshots.{operation}"
@@ -57,9 +61,7 @@ class Jobs:
         if not task.cancelled():
             task.exception()  # retrieved, where nobody waits any more
 
-    async def _recorded(
-        self, operation: str, name: str | None, work: Callable[[], Coroutine[Any, Any, T]]
-    ) -> T:
+    async def _recorded(self, operation: str, name: str | None, work: Work[T]) -> T:
         began = time.monotonic()
         error: str | None = None
         try:
@@ -84,14 +86,11 @@ class Jobs:
         error.operation, error.description = operation, description
         return error
 
-    async def run(self, operation: str, name: str, arguments: Mapping[str, Any]) -> None:
-        """Run the job of an operation on a snapshot.
+    def job(self, operation: str, name: str, arguments: Mapping[str, Any]) -> Work[None]:
+        """For `execute`: QEMU's job of an operation on a snapshot."""
+        return lambda: self._follow(operation, name, arguments)
 
-        :raises SnapshotError: when it fails.
-        """
-        await self.execute(operation, name, lambda: self._job(operation, name, arguments))
-
-    async def _job(self, operation: str, name: str, arguments: Mapping[str, Any]) -> None:
+    async def _follow(self, operation: str, name: str, arguments: Mapping[str, Any]) -> None:
         job = f"vmfsm-{operation}-{next(_numbers)}"
         concluded = asyncio.Event()
 
@@ -109,9 +108,10 @@ class Jobs:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_PATIENCE):
                         await concluded.wait()
-                [found] = [
-                    found for found in await qmp.aio.execute("query-jobs", timeout=None) if found["id"] == job
-                ]
+                known = await qmp.aio.execute("query-jobs", timeout=None)
+                found = next((found for found in known if found["id"] == job), None)
+                if found is None:
+                    raise self.error(operation, name, "somebody else has dismissed its job")
                 if found["status"] == "concluded":
                     break
             await qmp.aio.execute("job-dismiss", id=job, timeout=None)

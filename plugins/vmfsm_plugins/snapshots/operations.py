@@ -7,7 +7,7 @@ from vmfsm import ConfigError, Machine
 
 from .disks import Disk, Disks, Snapshot, collect
 from .external import assign, check_files, make_transaction, reserved
-from .jobs import Jobs
+from .jobs import Jobs, Work
 
 _LONGEST_NAME = 255
 """Bytes of a snapshot's name; QEMU cuts off more without a word (`QEMUSnapshotInfo`)."""
@@ -44,46 +44,65 @@ class Operations:
         return Disks(self.machine.name, blocks, nodes)
 
     async def _save(self, name: str, wanted: Sequence[str] | None) -> None:
-        chosen = (await self._disks()).choose(wanted)
-        await self._jobs.run("save", name, _job_arguments(chosen, chosen[0]))
+        async def prepare() -> Work[None]:
+            chosen = (await self._disks()).choose(wanted)
+            return self._jobs.job("save", name, _job_arguments(chosen, chosen[0]))
+
+        await self._jobs.execute("save", name, prepare)
 
     async def _load(self, name: str, wanted: Sequence[str] | None) -> None:
-        chosen = (await self._disks()).choose(wanted)
-        found = [disk.snapshot(name) for disk in chosen]
-        lacking = [disk.name for disk, snapshot in zip(chosen, found, strict=True) if snapshot is None]
-        if lacking:  # QEMU would say so, too, but stop the guest for it and leave it so
-            there = ", ".join(repr(snapshot.name) for snapshot in collect(chosen)) or "none"
+        async def prepare() -> Work[None]:
+            chosen = (await self._disks()).choose(wanted)
+            return self._jobs.job("load", name, _job_arguments(chosen, self._holder_of_state(name, chosen)))
+
+        await self._jobs.execute("load", name, prepare)
+
+    def _holder_of_state(self, name: str, disks: Sequence[Disk]) -> Disk:
+        """The disk with memory and devices.
+
+        :raises SnapshotError: where the snapshot is not one to load. QEMU would say so, too, but stop the
+            guest for it and leave it so.
+        """
+        found = [disk.snapshot(name) for disk in disks]
+        lacking = [disk.name for disk, snapshot in zip(disks, found, strict=True) if snapshot is None]
+        if lacking:
+            there = ", ".join(repr(snapshot.name) for snapshot in collect(disks)) or "none"
             raise self._jobs.error("load", name, f"it is not on {', '.join(lacking)} (there are: {there})")
-        for disk in chosen:
+        for disk in disks:
             if any(name == other["id"] != other["name"] for other in disk.snapshots):
                 raise self._jobs.error("load", name, f"on {disk.name} that is the id of another snapshot")
         sizes = [0 if snapshot is None else snapshot["vm-state-size"] for snapshot in found]
         if not any(sizes):
             raise self._jobs.error("load", name, "it is of disks only, without the state of a machine")
-        await self._jobs.run("load", name, _job_arguments(chosen, chosen[sizes.index(max(sizes))]))
+        return disks[sizes.index(max(sizes))]
 
     async def _delete(self, name: str, wanted: Sequence[str] | None) -> None:
-        disks = await self._disks()
-        chosen = disks.all if wanted is None else disks.choose(wanted)
-        holding = [disk.node for disk in chosen if disk.snapshot(name) is not None]
-        if not holding:  # QEMU would be content
-            raise self._jobs.error("delete", name, "no disk holds it")
-        await self._jobs.run("delete", name, {"devices": holding})
+        async def prepare() -> Work[None]:
+            disks = await self._disks()
+            chosen = disks.all if wanted is None else disks.choose(wanted)
+            holding = [disk.node for disk in chosen if disk.snapshot(name) is not None]
+            if not holding:  # QEMU would be content
+                raise self._jobs.error("delete", name, "no disk holds it")
+            return self._jobs.job("delete", name, {"devices": holding})
+
+        await self._jobs.execute("delete", name, prepare)
 
     async def _list(self, wanted: Sequence[str] | None) -> _Listing:
         disks = await self._disks()
         return collect(disks.all if wanted is None else disks.choose(wanted))
 
     async def _external(self, files: dict[str, str], overwrite: bool) -> dict[str, str]:
-        disks = assign(await self._disks(), files)
-        actions, nodes = make_transaction(disks, files)
+        async def prepare() -> Work[dict[str, str]]:
+            actions, nodes = make_transaction(assign(await self._disks(), files), files)
 
-        async def change() -> None:
-            with reserved([*files.values()], overwrite=overwrite):
-                await self.machine.qmp.aio.execute("transaction", actions=actions, timeout=None)
+            async def change() -> dict[str, str]:
+                with reserved([*files.values()], overwrite=overwrite):
+                    await self.machine.qmp.aio.execute("transaction", actions=actions, timeout=None)
+                return nodes
 
-        await self._jobs.execute("external", None, change)
-        return nodes
+            return change
+
+        return await self._jobs.execute("external", None, prepare)
 
 
 def _job_arguments(disks: Sequence[Disk], state: Disk) -> dict[str, object]:

@@ -9,13 +9,14 @@ import sys
 import time
 from pathlib import Path
 
-from . import console, death, imports, launch, many, qmp
+from . import console, death, fds, imports, launch, many, qmp
 from .facts import facts
 from .report import as_json, table
 
 BENCHMARKS = {
     "launch": launch,
     "qmp": qmp,
+    "fds": fds,
     "death": death,
     "console": console,
     "import": imports,

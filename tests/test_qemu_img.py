@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.waiting import InThread, is_alive, until
-from vmfsm import ConfigError, ImageError, MachineTimeout, qemu_img
+from vmfsm import ConfigError, ImageError, Machine, MachineTimeout, qemu_img
 
 MIB = 1 << 20
 
@@ -137,6 +137,18 @@ def test_a_name_that_is_no_text(here: Path) -> None:
     told = qemu_img.info("over", backing_chain=True)
     assert told.backing is not None
     assert told.backing.virtual_size == MIB
+
+
+def test_an_image_that_a_machine_uses(here: Path, qemu: str) -> None:
+    qemu_img.create("disk", "8M")
+    image = "driver=qcow2,node-name=disk,file.driver=file,file.filename=disk"
+    with Machine(qemu, ["-M", "none", "-nodefaults", "-blockdev", image], cwd=here) as vm:
+        vm.launch()
+        assert qemu_img.info("disk").virtual_size == 8 * MIB
+        vm.qmp.execute("block_resize", node_name="disk", size=16 * MIB)
+        qemu_img.overlay("over", "disk", backing_format="qcow2")
+        vm.shutdown()
+    assert qemu_img.info("disk").virtual_size == qemu_img.info("over").virtual_size == 16 * MIB
 
 
 # -- what was there -----------------------------------------------------------------------------------------

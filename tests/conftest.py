@@ -47,6 +47,21 @@ def qemu() -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def swtpm() -> None:
+    if shutil.which("swtpm") is None:
+        pytest.skip("swtpm is not in PATH")
+
+
+@pytest.fixture(scope="session")
+def virtiofsd() -> None:
+    path = f"{os.environ['PATH']}:/usr/libexec:/usr/lib/qemu"
+    if shutil.which("virtiofsd", path=path) is None:
+        pytest.skip(f"virtiofsd is not in {path}")
+    if os.geteuid() != 0:
+        pytest.skip("not every virtiofsd runs without being root")
+
+
 MakeMachine = Callable[..., Machine]
 
 

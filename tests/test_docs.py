@@ -8,6 +8,8 @@ its own. A comment before a block says what else it is; a block of another langu
     <!-- with the plugin above installed -->            run where these files are an installed distribution
     <!-- the end of what the block above prints -->     that block fails, with this
     <!-- with a kernel in VMFSM_TEST_KERNEL -->         run where that names a Linux kernel
+    <!-- with virtiofsd, a kernel in VMFSM_TEST_KERNEL and a shell in VMFSM_TEST_INITRAMFS -->
+    <!-- with swtpm -->                                 run where there is such a program
 """
 
 import importlib.util
@@ -46,6 +48,8 @@ FILE = "file: "
 INSTALLED = "with the plugin above installed"
 PRINTED = "the end of what the block above prints"
 KERNEL = "with a kernel in VMFSM_TEST_KERNEL"
+VIRTIOFSD = "with virtiofsd, a kernel in VMFSM_TEST_KERNEL and a shell in VMFSM_TEST_INITRAMFS"
+SWTPM = "with swtpm"
 
 
 class Block(NamedTuple):
@@ -136,13 +140,28 @@ def test_the_example_plugin(qemu: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "block", [pytest.param(block, id=block.id) for block in PYTHON if block.comment == KERNEL]
 )
-def test_example_with_linux(block: Block, qemu: str, tmp_path: Path) -> None:
-    kernel = Path(os.environ.get("VMFSM_TEST_KERNEL") or "/nowhere").absolute()
-    if not kernel.is_file():
-        pytest.skip("VMFSM_TEST_KERNEL names no Linux kernel (`make test` gets one)")
+def test_example_with_linux(block: Block, qemu: str, kernel: Path, tmp_path: Path) -> None:
     result = run(block, tmp_path, VMFSM_TEST_KERNEL=str(kernel))
     assert (result.returncode, result.stderr) == (0, "")
     assert "Kernel panic" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "block", [pytest.param(block, id=block.id) for block in PYTHON if block.comment == VIRTIOFSD]
+)
+def test_example_with_virtiofsd(
+    block: Block, qemu: str, virtiofsd: None, kernel: Path, initramfs: Path, tmp_path: Path
+) -> None:
+    result = run(block, tmp_path, VMFSM_TEST_KERNEL=str(kernel), VMFSM_TEST_INITRAMFS=str(initramfs))
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "block", [pytest.param(block, id=block.id) for block in PYTHON if block.comment == SWTPM]
+)
+def test_example_with_swtpm(block: Block, qemu: str, swtpm: None, tmp_path: Path) -> None:
+    result = run(block, tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_first_test(qemu: str, tmp_path: Path) -> None:
@@ -165,7 +184,9 @@ def test_first_test(qemu: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("block", BLOCKS, ids=[block.id for block in BLOCKS])
 def test_no_block_is_only_shown(block: Block) -> None:
     if block.language == "python":
-        assert block.comment in {"", INSTALLED, KERNEL} or block.comment.startswith((SAME, FILE))
+        assert block.comment in {"", INSTALLED, KERNEL, SWTPM, VIRTIOFSD} or block.comment.startswith(
+            (SAME, FILE)
+        )
         compile(block.text, block.id, "exec")
     elif block.language == "mermaid":
         assert block.comment.startswith("generated: ")

@@ -24,7 +24,7 @@ demo: .venv/ready
 	@$(BIN)/python docs/examples/demo.py
 
 bench: .venv/ready-dev
-	@.ci/system-packages demo
+	@.ci/system-packages bench
 	@$(BIN)/python -m tests.bench
 
 .PHONY: test lint $(CHECKS)

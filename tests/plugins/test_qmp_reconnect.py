@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from vmfsm_plugins.qmp import QMPConnectionError
 
+from tests.plugins.fake_qmp import GREETING
 from tests.plugins.monitors import MakeMachine
 from tests.waiting import InThread, until
 from vmfsm import Machine, MachineDied, MachineTimeout, Reason, State, hookimpl
@@ -63,6 +64,19 @@ def test_after_qemu_caused_the_loss(monitored: MakeMachine, loss: str) -> None:
         vm.qmp.execute("trouble")
     vm.shutdown()  # which connects again
     assert (vm.state, vm.reason) == (State.STOPPED, Reason.REQUESTED)
+
+
+def test_a_reply_that_comes_to_the_next_connection(monitored: MakeMachine) -> None:
+    late = '{"return": {"status": "stale"}, "id": 1}\r\n'
+    fake = {
+        "greeting": late + json.dumps(GREETING) + "\r\n",
+        "on": {"qmp_capabilities": [["send", late + '{"return": {}}\r\n']], "hang-up": [["close"]]},
+    }
+    vm = monitored(fake=fake)
+    with pytest.raises(QMPConnectionError):
+        vm.qmp.execute("hang-up")
+    vm.qmp.reconnect()
+    assert vm.run_state == "running"
 
 
 def disconnect(vm: Machine) -> None:

@@ -208,15 +208,18 @@ class Client(QMPClient):
 
     async def _do_recv(self) -> Message:
         message = await super()._do_recv()
-        # When it starts, QEMU may send an event to who has just connected to it, even before the greeting.
-        while self.runstate is Runstate.CONNECTING and "event" in message:
+        # QEMU may send an event to who has just connected to it, even before the greeting; and, as late, the
+        # reply to a command of who was connected before. The negotiation's own has no id.
+        while self.runstate is Runstate.CONNECTING and (
+            "event" in message or _number_of(message) is not None
+        ):
             await self._on_message(message)
             message = await super()._do_recv()
         return message
 
     async def _on_message(self, msg: Message) -> None:
-        number = msg.get("id")
-        if type(number) is int:
+        number = _number_of(msg)
+        if number is not None:
             _require_reply(msg)
             question = self._questions.pop(number, None)  # none: nobody waits for it any more
             if question is not None and not question.answer.done():
@@ -262,6 +265,12 @@ class Client(QMPClient):
             if not was_cut:
                 return _explain(error)
         return Loss("it was closed from this side", perhaps_exit=False)
+
+
+def _number_of(message: Message) -> int | None:
+    """The number of the command that it is the reply to: of this connection or of an earlier one."""
+    number = message.get("id")
+    return number if type(number) is int else None
 
 
 def _require_event(message: dict[str, Any]) -> None:

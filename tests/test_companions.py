@@ -169,7 +169,7 @@ def test_a_socket_is_ready_when_somebody_listens(bare: MakeMachine, tmp_path: Pa
         assert vm.pid is None
         gate.write_text("go")
         launch.result()
-        assert "listening" in plugin.companions[0].output
+        until(lambda: "listening" in plugin.companions[0].output)  # which it says a moment later
         with socket.socket(socket.AF_UNIX) as only_one:  # nobody has used up its `accept`
             only_one.connect(str(path))
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -217,9 +218,17 @@ class TestInherits:
             @hookimpl
             def pre_launch(self, plan: LaunchPlan) -> None:
                 plan.inherit_fds = True
+                plan.pass_fd(named.fileno())
 
-        with process("sleep", "1000", plugins=[All()]).launch() as vm:
-            assert set(pipe) <= set(self.descriptors(vm))
+        with (
+            tempfile.TemporaryFile() as named,
+            tempfile.TemporaryFile() as unnamed,
+            process("sleep", "1000", plugins=[All()]).launch() as vm,
+        ):
+            inherited = set(self.descriptors(vm))
+            assert {*pipe, named.fileno()} <= inherited
+            assert unnamed.fileno() not in inherited
+            assert not os.get_inheritable(named.fileno())
 
     def test_what_is_given_is_closed_here(self) -> None:
         class Give:

@@ -33,7 +33,7 @@ class LaunchPlan:
         self.log_dir = log_dir
         """The user's directory for what is to be kept, if there is one."""
         self.inherit_fds = False
-        """Give QEMU every inheritable descriptor of this process. For code that relies on that only."""
+        """Give QEMU every inheritable descriptor of this process, too. For code that relies on that only."""
         self.output: int | None = None
         """A descriptor that becomes QEMU's stdout and stderr; `None`: they are thrown away."""
         self.fds: list[int] = []

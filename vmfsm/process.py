@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from signal import SIGKILL, Signals
 
 REAP = 5.0
@@ -57,6 +57,20 @@ def _group_lives(pgid: int) -> bool:
             if int(group) == pgid and state not in b"ZX":
                 return True
     return False
+
+
+@contextlib.contextmanager
+def _inheritable(fds: Sequence[int]) -> Iterator[None]:
+    """Have children inherit descriptors that they would not."""
+    changed = [fd for fd in fds if not os.get_inheritable(fd)]
+    try:
+        for fd in changed:
+            os.set_inheritable(fd, True)
+        yield
+    finally:
+        for fd in changed:
+            with contextlib.suppress(OSError):  # its owner closed it meanwhile
+                os.set_inheritable(fd, False)
 
 
 _TRACED = 0.02
@@ -114,18 +128,19 @@ class Process:
             the signal it died of, or `None` where it could not be had.
         :raises OSError: as the system says.
         """
-        popen = subprocess.Popen(
-            command,
-            executable=executable,
-            env=env,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL if output is None else output,
-            stderr=subprocess.STDOUT,
-            close_fds=not inherit_fds,
-            pass_fds=() if inherit_fds else fds,
-            start_new_session=True,
-        )
+        with _inheritable(fds if inherit_fds else ()):
+            popen = subprocess.Popen(
+                command,
+                executable=executable,
+                env=env,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL if output is None else output,
+                stderr=subprocess.STDOUT,
+                close_fds=not inherit_fds,
+                pass_fds=() if inherit_fds else fds,
+                start_new_session=True,
+            )
         return cls(popen, asyncio.get_running_loop(), on_exit)
 
     def signal(self, number: Signals) -> bool:

@@ -237,6 +237,22 @@ def test_qemu_has_what_was_named_and_no_more() -> None:
         vm.kill()
 
 
+class InheritsAll:
+    name = "inherits-all"
+
+    @hookimpl
+    def pre_launch(self, plan: LaunchPlan) -> None:
+        plan.inherit_fds = True
+
+
+def test_beside_all_that_is_inherited(make: MakeMachine) -> None:
+    vm = make(plugins=[InheritsAll()])
+    with some_files(1) as [file]:
+        vm.fds.add(file.fileno())
+        vm.launch()
+        assert sets(vm) == {0: {(None, what(file))}}
+
+
 def read_environment(pid: int) -> dict[str, str]:
     pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     return dict(pair.decode().split("=", 1) for pair in pairs if b"=" in pair)

@@ -20,6 +20,7 @@ from vmfsm.testing import GUEST_ARGS
 Make = Callable[..., Machine]
 INCOMING = ("-incoming", "defer")
 SURVIVES_FAILURE = (9, 1, 0)
+CANCELLED = {"cancelled", "failed"}
 
 
 @pytest.fixture
@@ -328,15 +329,16 @@ def test_cancel(source: Machine, destination: Machine) -> None:
         source.migration.wait(timeout=0.1)
     assert "source source: pre-switchover" in "".join(late.value.__notes__)
     assert source.migration.progress().remaining >= 0
-    assert source.migration.cancel().status == "cancelled"
+    assert source.migration.cancel().status in CANCELLED
     assert_lives(source)
     with pytest.raises(MigrationError, match="migration of source to destination was cancelled") as error:
         waiting.result()
-    assert (error.value.machine, error.value.source, error.value.source_runs) == ("source", "cancelled", True)
+    assert (error.value.machine, error.value.source_runs) == ("source", True)
+    assert error.value.source in CANCELLED
     assert error.value.destination == "failed"
     assert_destination_failed(destination)
     until(lambda: descriptors(source) <= before)
-    assert source.migration.cancel().status == "cancelled"
+    assert source.migration.cancel().status in CANCELLED
 
 
 def test_another_destination_after_a_cancel(make: Make, source: Machine, destination: Machine) -> None:
@@ -356,7 +358,7 @@ def test_the_deadline(source: Machine, destination: Machine, over: str | None, t
     with pytest.raises(MachineTimeout) as late:
         source.migration.to(destination, over=path, timeout=1)
     assert late.value.operation == "migration"
-    assert "source source: cancelled (running)" in "".join(late.value.__notes__)
+    assert re.search(r"source source: (cancelled|failed) \(running\)", "".join(late.value.__notes__))
     assert_lives(source)
     assert_destination_failed(destination)
     assert list(tmp_path.iterdir()) == []
@@ -392,7 +394,7 @@ def test_a_destination_that_is_stopped(source: Machine, destination: Machine, wh
             source.qmp.execute("migrate-continue", state="pre-switchover")
         with pytest.raises(MachineTimeout):
             source.migration.wait(timeout=0.5)
-        assert source.migration.cancel().status in {"cancelled", "failed"}
+        assert source.migration.cancel().status in CANCELLED
     until(lambda: source.run_state == "running")
     assert_lives(source)
     destination.kill()
@@ -515,7 +517,8 @@ def test_a_failed_one_leaves_no_file(source: Machine, tmp_path: Path, overwrite:
     source.migration.cancel()
     with pytest.raises(MigrationError) as error:
         saving.result()
-    assert (error.value.source, error.value.destination) == ("cancelled", None)
+    assert error.value.source in CANCELLED
+    assert error.value.destination is None
     assert error.value.source_runs
     assert_lives_again(source)
     with pytest.raises(FileNotFoundError):

@@ -30,6 +30,7 @@ class Transfer:
         self._channel = channel
         self._ends = [end for end in (source, destination) if end is not None]
         self._starting = True
+        self._cancelled = False
         self._aborting: asyncio.Task[None] | None = None
 
     def holds(self, machine: Machine) -> bool:
@@ -132,7 +133,11 @@ class Transfer:
     def error(self) -> MigrationError:
         """What is to be said of a migration that came to nothing. From any thread."""
         words = [f"{end.role}: {end.progress.error}" for end in self._ends if end.progress.error]
-        how = "was cancelled" if any(end.status == "cancelled" for end in self._ends) else "failed"
+        how = (
+            "was cancelled"
+            if self._cancelled or "cancelled" in {end.status for end in self._ends}
+            else "failed"
+        )
         error = MigrationError("; ".join([f"migration of {self.name} {how}", *words]))
         if self.source is not None:
             error.machine = self.source.machine.name
@@ -160,6 +165,7 @@ class Transfer:
         source = self.source
         assert source is not None
         if not source.over:
+            self._cancelled = True
             await self._tell_to_cancel(source)
             await self._until_over()
         return source.progress

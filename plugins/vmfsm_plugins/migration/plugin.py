@@ -76,10 +76,10 @@ class Migration:
     def cancel(self, *, timeout: float | None = 30) -> Progress:
         """Cancel what is under way, and wait until the source has; nothing happens where nothing is.
 
-        The guest goes on on the source, unless the migration was `completed` just before: the `status` of what
-        is returned says so. Else it is `cancelled`, or `failed`: QEMU closes the connection and may see that
-        as a failure before it sees why. A destination before QEMU 9.1 ends with status 1; later ones stay, with the run
-        state `inmigrate`, but take no other migration.
+        The guest goes on on the source, unless the migration was `completed` just before: the `status` of
+        what is returned says so. Else it is `cancelled`, or `failed`: QEMU closes the connection and may see
+        that as a failure before it sees why. A destination before QEMU 9.1 ends with status 1; later ones
+        stay, with the run state `inmigrate`, but take no other migration.
 
         :raises TransitionError: on the destination.
         """

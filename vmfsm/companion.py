@@ -131,6 +131,7 @@ class Companion:
 
     @property
     def has_ended(self) -> bool:
+        """Whether it was started, and is gone."""
         return self._gone is not None and self._gone.done()
 
     async def until_ready(self, call: Call) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import pickle
 import re
 import signal
 import time
@@ -457,8 +458,10 @@ def test_a_destination_of_another_shape(make: Make, source: Machine) -> None:
         source.migration.to(destination)
     assert (error.value.source, error.value.destination) == ("failed", "failed")
     assert error.value.source_runs
-    assert error.value.destination_error != ""
+    assert "ize mismatch" in destination.log.text, "which says what the words may leave out"
     assert error.value.destination_error in str(error.value)
+    copy = pickle.loads(pickle.dumps(error.value))
+    assert (copy.source, copy.destination_error) == ("failed", error.value.destination_error)
     assert_lives(source)
     assert_destination_failed(destination)
 

@@ -14,6 +14,8 @@ _POLL = 1.0
 """Seconds after which a QEMU that said nothing is asked: its event may be lost, or its monitor."""
 _SOON = 0.01
 """Seconds between questions for what no event tells, and comes at once."""
+_WORDS = 3
+"""Lines of output in which a destination that ends says why: what did not fit, where, and that it ends."""
 _CLEAN_UP = 10.0
 """Seconds in which a machine that died reaches its final state, if its hooks do not take longer."""
 
@@ -96,8 +98,8 @@ class End:
         return self.role == "destination" and self.status != "completed" and death.exit_status == 1
 
     def hear_refusal(self, death: MachineDied) -> None:
-        words = death.evidence.output.strip().splitlines()
-        self.progress = self.progress._replace(status="failed", error=words[-1] if words else "")
+        words = "; ".join(death.evidence.output.strip().splitlines()[-_WORDS:])
+        self.progress = self.progress._replace(status="failed", error=words)
 
     def record(self) -> None:
         status, transferred, *_, error = self.progress

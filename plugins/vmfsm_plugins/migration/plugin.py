@@ -55,7 +55,7 @@ class Migration:
             `inmigrate`, or a migration of one of them is under way.
 
         When the deadline is over, or the wait is interrupted, the migration is cancelled, and the guest stays
-        on the source; the notes of a `MachineTimeout` say where it is.
+        on the source, unless that had `completed`; the notes of a `MachineTimeout` say so.
         """
         return self._run(self._moves.to(other, over), timeout, "migration")
 

@@ -97,9 +97,10 @@ class Transfer:
         end.listen()
         try:
             await end.execute(command, **arguments)
-        except VMError:
+        except BaseException as error:
             end.deafen()
-            await self._channel.withdraw(end)
+            if isinstance(error, VMError):
+                await self._channel.withdraw(end)
             raise
         # The source's end takes the channel with it, so that a destination has its end of file.
         end.follow(self._channel.close if end is self._ends[0] else lambda: None)
@@ -107,13 +108,13 @@ class Transfer:
     async def result(self) -> Progress:
         """Wait until both ends have it."""
         await self._until_over()
+        if all(end.status == "completed" for end in self._ends):
+            return self._ends[0].progress
         for end in self._ends:
             if isinstance(end.failure, MachineDied):
                 await end.cleaned_up()
-            if end.failure is not None and end.status not in {"completed", "failed"}:
+            if end.failure is not None and end.status != "failed":
                 raise end.failure
-        if all(end.status == "completed" for end in self._ends):
-            return self._ends[0].progress
         raise self.error()
 
     async def _until_over(self) -> None:
@@ -189,8 +190,8 @@ class Transfer:
                 if self.source is not None:
                     await self.cancel()
         self._channel.cut()
-        if all(end.over for end in self._ends):
-            self._channel.close()
+        if self.source is None or self.source.over:
+            self._channel.close()  # whether or not the destination waits on: nobody comes any more
 
 
 def _refusal(end: End, why: str) -> TransitionError:

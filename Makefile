@@ -14,7 +14,7 @@ help:
 	@echo "make test      everything that is checked: $(CHECKS) (each is a target, too)"
 	@echo "make lint      the same without pytest"
 	@echo "make bench     the benchmarks"
-	@echo "make guest     rebuild the tiny guest, vmfsm/testing/guest.bin, from guest.S"
+	@echo "make guest     rebuild the tiny guests (vmfsm/testing, vmfsm/boot) from their sources"
 	@echo "make clean     remove what the others have made"
 	@echo "PYTHON=...     the interpreter to use instead of python3"
 
@@ -56,10 +56,15 @@ pytest: .venv/ready-dev
 	@$(if $(wildcard $(VMFSM_TEST_KERNEL)),VMFSM_TEST_KERNEL=$(VMFSM_TEST_KERNEL)) $(BIN)/python -m pytest
 
 .PHONY: guest
-guest: vmfsm/testing/guest.bin
+guest: vmfsm/testing/guest.bin vmfsm/boot/x86.bin
 vmfsm/testing/guest.bin: vmfsm/testing/guest.S
 	as --32 -mx86-used-note=no -o $@.o $<
 	ld -m elf_i386 -z noexecstack -Ttext 0x7c00 --oformat binary -o $@ $@.o
+	@rm $@.o
+	@chmod -x $@
+vmfsm/boot/x86.bin: vmfsm/boot/x86.S
+	as --64 -mx86-used-note=no -o $@.o $<
+	ld -m elf_x86_64 -z noexecstack -Ttext 0 --oformat binary -o $@ $@.o
 	@rm $@.o
 	@chmod -x $@
 

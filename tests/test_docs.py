@@ -303,6 +303,12 @@ def test_each_command_of_the_tiny_guest_is_listed() -> None:
     assert set(re.findall(r"^    ([a-z]+) .*  ", testing.__doc__ or "", re.MULTILINE)) == commands
 
 
+@pytest.mark.parametrize("offered", [vmfsm.Capabilities, vmfsm.MachineType])
+def test_each_capability_is_on_its_page(offered: type) -> None:
+    text = text_of("capabilities.md")
+    assert [name for name in members(offered) if f"`{name}`" not in text] == []
+
+
 def parameters(function: object) -> set[str]:
     return set(inspect.signature(function).parameters) - {"self"}  # type: ignore[arg-type]
 

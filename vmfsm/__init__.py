@@ -1,5 +1,6 @@
 """vmfsm: the life of QEMU virtual machines, for test harnesses."""
 
+from .capability import Capabilities, MachineType, capabilities
 from .companion import Companion
 from .deadline import Deadline
 from .descriptors import check_fd
@@ -28,6 +29,7 @@ from .timeline import Record, format_timeline
 __all__ = (
     "TABLE",
     "AbnormalExit",
+    "Capabilities",
     "Companion",
     "ConfigError",
     "ConsoleClosed",
@@ -41,6 +43,7 @@ __all__ = (
     "Machine",
     "MachineDied",
     "MachineTimeout",
+    "MachineType",
     "PluginError",
     "PluginLoadError",
     "Reason",
@@ -50,6 +53,7 @@ __all__ = (
     "TransitionError",
     "VMError",
     "Verdict",
+    "capabilities",
     "check_fd",
     "escape",
     "format_timeline",

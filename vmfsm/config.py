@@ -9,6 +9,9 @@ from .errors import ConfigError
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@:-]{0,63}")
 
+BEST = "best"
+"""For `accel`: the best accelerator that works, chosen at the launch."""
+
 
 class Config(NamedTuple):
     """The checked arguments of `Machine`."""
@@ -20,6 +23,7 @@ class Config(NamedTuple):
     env: dict[str, str | None]
     cwd: str | None
     display: str | None
+    accel: str | None
     log_dir: str | None
     base_dir: str | None
     expected_exits: frozenset[int]
@@ -33,6 +37,7 @@ def check(
     env: object,
     cwd: object,
     display: object,
+    accel: object,
     log_dir: object,
     base_dir: object,
     expected_exits: object,
@@ -47,21 +52,31 @@ def check(
         raise ConfigError(
             f"display must be a str for QEMU's -display, or None, not {display!r}", field="display"
         )
-    binary_path = _path("binary", binary)
-    if binary_path is None:
-        raise ConfigError("binary must be a path or the name of a program, not None", field="binary")
+    if accel is not None and (not isinstance(accel, str) or not accel or "\0" in accel):
+        raise ConfigError(
+            f"accel must be a str for QEMU's -accel, {BEST!r}, or None, not {accel!r}", field="accel"
+        )
     return Config(
-        binary_path,
+        binary_path(binary),
         arguments,
         check_name(name),
         check_strings("wrapper", wrapper),
         check_environment(env),
         _path("cwd", cwd),
         display,
+        accel,
         _path("log_dir", log_dir),
         _path("base_dir", base_dir),
         _statuses(expected_exits),
     )
+
+
+def binary_path(value: object) -> str:
+    """:raises ConfigError: for what is neither a path nor a name."""
+    path = _path("binary", value)
+    if path is None:
+        raise ConfigError("binary must be a path or the name of a program, not None", field="binary")
+    return path
 
 
 def refuse_daemonize(args: Sequence[str]) -> None:

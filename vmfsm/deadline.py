@@ -66,6 +66,15 @@ class Deadline:
             left = self._end - time.monotonic()
         return None if left == math.inf else max(0.0, left)
 
+    def as_timeout(self, most: float = math.inf) -> float | None:
+        """What is left as a `timeout` for another call, which will scale it again.
+
+        :param most: a timeout that it is not to be more than.
+        """
+        remaining = self.remaining()
+        timeout = most if remaining is None else min(most, remaining / _scale())
+        return None if timeout == math.inf else timeout
+
     def leaving(self, least: float) -> "Deadline":
         """This deadline, or one `least` seconds from now if that is later."""
         remaining = self.remaining()

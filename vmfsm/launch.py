@@ -18,7 +18,7 @@ from .caller import Caller, Runner
 from .calls import Calls
 from .companion import Companion
 from .companions import Companions, ended_error
-from .config import Config
+from .config import BEST, Config
 from .deadline import Deadline
 from .ending import PANIC, Facts, judge
 from .errors import (
@@ -306,6 +306,10 @@ class Launch:
             self.plan = prepare(self._config)
         except OSError as error:
             return error
+        if self._config.accel == BEST:
+            failed = await self._choose_accelerator()
+            if failed is not None:
+                return failed
         failed = await self._hooks.set_up("pre_launch", self._contributor, plan=self.plan)
         if failed is None and not self._no_spawn:
             failed = await self._companions.start(self.plan)
@@ -316,6 +320,22 @@ class Launch:
         except Exception as error:  # noqa: BLE001 - whatever a plugin put on the plan
             return error
         return await self._hooks.set_up("post_launch", self._contributor)
+
+    async def _choose_accelerator(self) -> BaseException | None:
+        from .capability import Question  # which launches machines itself
+
+        question = Question(self._config.binary, self._config.env, self._deadline)
+        chosen: list[str] = []
+        self._hooks.running = "the choice of an accelerator"
+        try:
+            error = await self._hooks.run_plain(lambda: chosen.append(question.best_accelerator()))
+        except asyncio.CancelledError:
+            question.cancel()
+            raise
+        self._hooks.running = None
+        if error is None:
+            self._config = self._config._replace(accel=chosen[0])
+        return error
 
     def _contributor(self, plugin: str) -> None:
         assert self.plan is not None

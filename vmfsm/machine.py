@@ -51,6 +51,8 @@ class Machine:
     :param env: differences to this process's environment; `None` as a value takes a variable away.
     :param cwd: QEMU's working directory.
     :param display: for `-display`; `None` leaves the option out.
+    :param accel: for `-accel`; `"best"` chooses at each launch the best one that works for this binary (see
+        `capabilities`); `None` leaves the option out, so that QEMU or `args` decide.
     :param log_dir: an existing directory of the user's for logs that are to be kept.
     :param base_dir: where the private directory (0700) is made for each launch; the system's place for
         temporary files without it.
@@ -77,6 +79,7 @@ class Machine:
         env: Mapping[str, str | None] | None = None,
         cwd: "str | os.PathLike[str] | None" = None,
         display: str | None = "none",
+        accel: str | None = None,
         log_dir: "str | os.PathLike[str] | None" = None,
         base_dir: "str | os.PathLike[str] | None" = None,
         expected_exits: Iterable[int] = (0,),
@@ -86,7 +89,7 @@ class Machine:
     ) -> None:
         name = f"vm-{os.getpid()}-{next(_numbers)}" if name is None else name
         self._config = config.check(
-            binary, args, name, wrapper, env, cwd, display, log_dir, base_dir, expected_exits
+            binary, args, name, wrapper, env, cwd, display, accel, log_dir, base_dir, expected_exits
         )
         self._plugins = _load_plugins(plugins, block, options)
         self._pid_of_owner = os.getpid()

@@ -44,9 +44,10 @@ def compose_command(config: Config, plan: LaunchPlan) -> tuple[str, ...]:
     """
     refuse_daemonize(plan.args)
     display = () if config.display is None else ("-display", config.display)
+    accel = () if config.accel is None else ("-accel", config.accel)
     is_relative = bool(plan.wrapper and os.path.dirname(config.binary))
     binary = os.path.abspath(config.binary) if is_relative else config.binary  # a wrapper starts in `cwd`
-    return (*plan.wrapper, binary, *display, *plan.args, *config.args)
+    return (*plan.wrapper, binary, *display, *accel, *plan.args, *config.args)
 
 
 async def _remove(directory: str) -> None:

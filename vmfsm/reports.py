@@ -39,7 +39,7 @@ def launch_error(
     evidence: Evidence,
     errors: Sequence[PluginError],
 ) -> LaunchError:
-    said = _own_words(evidence.output, command)
+    said = own_words(evidence.output, command)
     said = f": {printable(said)}" if said else ""
     error = LaunchError(
         f"{name}: launch failed: {failure.what}{said}",
@@ -53,7 +53,7 @@ def launch_error(
     return error
 
 
-def _own_words(output: str, command: Sequence[str]) -> str:
+def own_words(output: str, command: Sequence[str]) -> str:
     """The first line in which QEMU speaks of itself (`qemu-system-x86_64: …`), else its last."""
     lines = output.rstrip().splitlines()
     programs = tuple(f"{os.path.basename(word)}:" for word in command[:-1] or command)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.plugins.monitors import MakeMachine
+from tests.waiting import LIMIT
 from vmfsm import LaunchError, Reason, State
 
 
@@ -129,3 +130,16 @@ def test_a_port_that_is_taken(monitored: MakeMachine) -> None:
 def test_a_host_that_is_none(monitored: MakeMachine) -> None:
     with pytest.raises(LaunchError, match=r"256\.0\.0\.1|timed out"):  # that is where a resolver is slow
         monitored(qmp={"address": ("256.0.0.1", 0)}, launch=False).launch(timeout=5)
+
+
+@pytest.mark.parametrize("kind", ["path", "tcp"])
+def test_others_beside_us(monitored: MakeMachine, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "monitor"
+    vm = monitored(qmp={"address": path if kind == "path" else ("127.0.0.1", 0)})
+    with socket.socket(socket.AF_UNIX) if kind == "path" else socket.socket() as other:
+        other.settimeout(LIMIT)
+        other.connect(str(path) if kind == "path" else vm.qmp.address)
+        assert b"QMP" in other.recv(4096)
+        assert vm.qmp.execute("query-status")["status"] == "running"
+    vm.qmp.reconnect()
+    assert vm.qmp.execute("query-status")["status"] == "running"

@@ -131,7 +131,7 @@ def test_what_happened_meanwhile(monitored: MakeMachine) -> None:
 
 def spare(vm: Machine) -> str:
     """Where the spare monitor listens."""
-    path: str = vm.qmp._session.transport._spare._path  # type: ignore[attr-defined]
+    path: str = vm.qmp._session.transport._listener._path  # type: ignore[attr-defined]
     return path
 
 

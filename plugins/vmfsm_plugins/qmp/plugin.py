@@ -23,11 +23,12 @@ from vmfsm import (
 )
 
 from .aio import AsyncQMP
+from .boot_loop import BOOT_LOOP
 from .events import Event, Mark, Wanted, check_wanted, describe_wanted
 from .options import check_address, check_boot_loop, check_timeout
 from .request import Request, make_request
 from .session import Session
-from .transport import Address, make_transport
+from .transport import Address, Transport
 
 T = TypeVar("T")
 
@@ -38,8 +39,9 @@ _EVIDENCE = 20
 class QMP:
     """`machine.qmp`: QEMU's monitor.
 
-    :param address: where QEMU listens for its monitor: the path of a Unix socket, or host and port (0: a free
-        one, see `address`); without it a socket pair, and a spare monitor in the private directory.
+    :param address: where QEMU listens for `reconnect` and for others: the path of a Unix socket, or host and
+        port (0: a free one, see `address`); without it, in the private directory. The first connection is a
+        socket pair in any case.
     :param enabled: `False`: this machine has no monitor, and every call is a `ConfigError`.
     :param negotiate_timeout: seconds for QEMU's greeting and the negotiation, beside the launch's deadline.
     :param boot_loop: more than so many resets by the guest in so many seconds are a boot loop: whoever waits
@@ -63,7 +65,7 @@ class QMP:
         address: "str | os.PathLike[str] | tuple[str, int] | None" = None,
         enabled: bool = True,
         negotiate_timeout: float | None = None,
-        boot_loop: tuple[int, float] | None = (10, 10.0),
+        boot_loop: tuple[int, float] | None = BOOT_LOOP,
     ) -> None:
         self._configured_address = check_address(address)
         self._enabled = enabled
@@ -297,7 +299,7 @@ class QMP:
     async def pre_launch(self, machine: Machine, plan: LaunchPlan) -> None:
         if not self._enabled:
             return
-        transport = make_transport(self._configured_address)
+        transport = Transport(self._configured_address)
         session = self._session = Session(machine, transport, self._subscribers, self._boot_loop)
         plan.defer(transport.close)
         for name, options in (await transport.prepare(plan)).items():

@@ -1,7 +1,7 @@
-"""How the monitor's socket is made: a pair and a spare beside it, or a listening socket at an address.
+"""QEMU's monitors: one on a socket pair, and one that listens, for connecting again and for others.
 
-A listening socket is made here and given to QEMU, so that it is there before QEMU is: connecting needs no
-second try, no port can be taken by somebody else meanwhile, and connecting again works as the first time.
+The listening socket is made here and given to QEMU, so that it is there before QEMU is: no port can be taken
+by somebody else meanwhile.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import socket
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from vmfsm import LaunchPlan
 
@@ -29,70 +29,61 @@ Chardevs = dict[str, str]
 """QEMU's sockets for monitors: the options of the character devices, by id."""
 
 
-class Transport(Protocol):
-    """The sockets of one launch. On the I/O thread only."""
+class Transport:
+    """The sockets of one launch. On the I/O thread only, but for `address`.
+
+    A socket pair has nobody else connect to it and ends at once when QEMU does, but can't be connected twice.
+    So QEMU has a second monitor, which listens: at the address, or in the machine's private directory.
+
+    The first connection is never to a listening monitor: QEMU (7.2 and 10.0) watches its socket in two
+    threads while it sets it up, and who comes in that moment may get two greetings, or none for ever. When
+    QEMU has answered a command, that is over.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._ours: socket.socket | None = None
+        self._listener: _UnixListener | _TCPListener | None = None
+        self._is_private = address is None
+        if isinstance(address, str):
+            self._listener = _UnixListener(address)
+        elif address is not None:
+            self._listener = _TCPListener(*address)
 
     @property
-    def address(self) -> Address: ...
+    def address(self) -> Address:
+        """Where QEMU listens for others; `None`: nowhere."""
+        return None if self._is_private or self._listener is None else self._listener.address
 
     async def prepare(self, plan: LaunchPlan) -> Chardevs:
         """Make QEMU's sockets and put them on the plan; the character devices to use them by.
 
         :raises OSError: as the system says.
         """
+        if self._listener is None:
+            self._listener = _UnixListener(os.path.join(plan.directory, "qmp"))
+        listening = await self._listener.listen(plan)
+        self._ours, theirs = socket.socketpair()
+        return {_MONITOR: f"fd={plan.give(theirs)}", f"{_MONITOR}-spare": listening}
 
     async def connect(self) -> socket.socket:
-        """A socket that is connected to the monitor.
+        """A socket that is connected to a monitor.
 
         :raises OSError: as the system says.
         """
-
-    async def close(self) -> None:
-        """Leave nothing behind of what was not handed out."""
-
-
-def make_transport(address: Address) -> Transport:
-    """The transport for an address, as in the plugin's options."""
-    if address is None:
-        return _Pair()
-    if isinstance(address, str):
-        return _UnixListener(address)
-    return _TCPListener(*address)
-
-
-class _Pair:
-    """A socket pair: nobody else can connect, end of file at once when QEMU ends.
-
-    It can't be connected a second time. For that QEMU has a spare monitor, which listens in the machine's
-    private directory.
-    """
-
-    address = None
-
-    def __init__(self) -> None:
-        self._ours: socket.socket | None = None
-        self._spare: _UnixListener | None = None
-
-    async def prepare(self, plan: LaunchPlan) -> Chardevs:
-        self._spare = _UnixListener(os.path.join(plan.directory, "qmp"))
-        spare = self._spare.listen(plan)
-        self._ours, theirs = socket.socketpair()
-        return {_MONITOR: f"fd={plan.give(theirs)}", f"{_MONITOR}-spare": spare}
-
-    async def connect(self) -> socket.socket:
         ours, self._ours = self._ours, None
         if ours is None:
-            assert self._spare is not None
-            return await self._spare.connect()
+            assert self._listener is not None
+            return await self._listener.connect()
         ours.setblocking(False)
         return ours
 
     async def close(self) -> None:
+        """Leave nothing behind of what was not handed out."""
         ours, self._ours = self._ours, None
         if ours is not None:
             ours.close()
-        if self._spare is not None:
-            await self._spare.close()
+        if isinstance(self._listener, _UnixListener):
+            self._listener.unlink()
 
 
 def _listening(fd: int) -> str:
@@ -109,16 +100,20 @@ class _TCPListener:
     def address(self) -> tuple[str, int]:
         return self._host, self._port
 
-    async def prepare(self, plan: LaunchPlan) -> Chardevs:
+    async def listen(self, plan: LaunchPlan) -> str:
+        """Put the listening socket on the plan; the options of its character device.
+
+        :raises OSError: as the system says.
+        """
         try:
-            family, listener = await self._listen()
+            family, listener = await self._bind()
         except OSError as error:
             raise OSError(error.errno, f"{error.strerror}: {self._host}:{self._port}") from error
         self._bound = family, listener.getsockname()
         self._port = listener.getsockname()[1]
-        return {_MONITOR: f"{_listening(plan.give(listener))},nodelay=on"}
+        return f"{_listening(plan.give(listener))},nodelay=on"
 
-    async def _listen(self) -> tuple[socket.AddressFamily, socket.socket]:
+    async def _bind(self) -> tuple[socket.AddressFamily, socket.socket]:
         family, address = await _resolve(self._host, self._port)
         listener = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -142,9 +137,6 @@ class _TCPListener:
             raise
         return connection
 
-    async def close(self) -> None:
-        pass
-
 
 class _UnixListener:
     def __init__(self, path: str) -> None:
@@ -152,10 +144,7 @@ class _UnixListener:
         self._path = os.path.abspath(path)
         self._bound = False
 
-    async def prepare(self, plan: LaunchPlan) -> Chardevs:
-        return {_MONITOR: self.listen(plan)}
-
-    def listen(self, plan: LaunchPlan) -> str:
+    async def listen(self, plan: LaunchPlan) -> str:
         """Put the listening socket on the plan; the options of its character device.
 
         :raises OSError: as the system says.
@@ -169,7 +158,7 @@ class _UnixListener:
             listener.listen(1)
         except OSError as error:
             listener.close()
-            self._unlink()
+            self.unlink()
             raise OSError(error.errno, f"{error.strerror}: {self._path}") from error
         return _listening(plan.give(listener))
 
@@ -215,10 +204,8 @@ class _UnixListener:
             connection.close()
             raise
 
-    async def close(self) -> None:
-        self._unlink()
-
-    def _unlink(self) -> None:
+    def unlink(self) -> None:
+        """Remove its file, if it is there."""
         if self._bound:
             self._bound = False
             with contextlib.suppress(FileNotFoundError):

@@ -55,7 +55,7 @@ class Calls:
     def tell_verdict(self, *calls: "Call") -> None:
         """End those of `calls` that wait for the guest, if there is a verdict that nobody was told."""
         told = [
-            call.stop(self._panicked(self._verdicts[0], call.operation))
+            call.stop(self._panicked(call.operation))
             for call in calls
             if call.of_guest and call in self.in_progress and self._verdicts
         ]
@@ -70,12 +70,18 @@ class Calls:
         return was_untold
 
     def take_verdict(self, operation: str) -> GuestPanicked:
-        """The error for a verdict that nobody was told, who is told now."""
-        verdict = self._verdicts[0]
+        """The error for the verdicts that nobody was told, who is told now."""
+        error = self._panicked(operation)
         self._verdicts.clear()
-        return self._panicked(verdict, operation)
+        return error
 
-    def _panicked(self, verdict: Verdict, operation: str) -> GuestPanicked:
+    def _panicked(self, operation: str) -> GuestPanicked:
+        """The error for the first verdict, with the others in its `errors`."""
+        first, *others = (self._error(verdict, operation) for verdict in self._verdicts)
+        first.add_errors(others)
+        return first
+
+    def _error(self, verdict: Verdict, operation: str) -> GuestPanicked:
         message = verdict.what.get("message")
         error = GuestPanicked(
             f"{self.name}: {verdict.kind} (seen by {verdict.where}) during {operation}"

@@ -22,6 +22,8 @@ Ready = str | os.PathLike[str] | re.Pattern[str] | Callable[[], object] | None
 Call = Callable[[Callable[[], object]], Coroutine[Any, Any, object]]
 
 _TAIL = 64 * 1024
+_MOST = 1024 * 1024
+"""Bytes of its output that are searched at one look, so that a flood holds up nobody else."""
 _FIRST_LOOK, _LAST_LOOK = 0.001, 0.02
 """Seconds between two looks whether it is ready: growing from the first to the last, by so little each time
 that it is noticed a tenth later than it took, or a millisecond, at most."""
@@ -55,12 +57,14 @@ class Companion:
         """The file with its output; empty before it is started."""
         self.exit_status: int | None = None
         """As of `Machine.exit_status`; `None` as long as it lives."""
-        self.fds, self.given = _check_fds(fds)
         self._ready = _check_ready(ready)
         self._env = check_environment(env)
+        self.fds, self.given = _check_fds(fds)
         self._process: Process | None = None
         self._gone: asyncio.Future[None] | None = None
         self._log_start = 0
+        self._searched = 0
+        self._window = b""
         self._last_output: str | None = None
 
     def __repr__(self) -> str:
@@ -83,10 +87,10 @@ class Companion:
             return self._last_output
         if not self.log:
             return ""
-        with contextlib.suppress(OSError), open(self.log, "rb") as file:
+        with contextlib.suppress(OSError), open(self.log, "rb", opener=_without_waiting) as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(self._log_start, end - _TAIL))
-            return file.read(_TAIL).decode("utf-8", "backslashreplace")
+            return _decode(file.read(_TAIL))
         return ""
 
     # -- for the launch, on the I/O thread ------------------------------------------------------------------
@@ -95,7 +99,10 @@ class Companion:
         """Start it; `ended` is called when it has ended, for whatever reason.
 
         :raises OSError: as the system says.
+        :raises ConfigError: for a descriptor that was closed meanwhile.
         """
+        for fd in self.fds:  # before anything else gets the number of one that was closed meanwhile
+            check_fd(fd, field="fds")
         env = environment(self._env)
         executable = find_binary(self.command[0], env.get("PATH"))
         gone = self._gone = asyncio.get_running_loop().create_future()
@@ -106,9 +113,11 @@ class Companion:
             gone.set_result(None)
             ended(self)
 
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC | os.O_NOCTTY, 0o666)
+        output = _without_waiting(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC)
         try:
-            self.log, self._log_start = log, os.fstat(output).st_size
+            os.set_blocking(output, True)  # it is the companion's
+            self.log = log
+            self._log_start = self._searched = os.fstat(output).st_size
             self._process = Process.spawn(
                 self.command,
                 executable=executable,
@@ -154,13 +163,24 @@ class Companion:
             case None:
                 return True
             case re.Pattern() as pattern:
-                return pattern.search(self.output)
+                return pattern.search(self._news())
             case str() | os.PathLike() as path:
                 return _is_there(os.fspath(path))
             case function if _is_async(function):
                 return await self._ask(cast("Callable[[], Coroutine[Any, Any, object]]", function))
             case function:
                 return await call(function)
+
+    def _news(self) -> str:
+        """What it has said since the last look, behind the 64 KiB before: all of it is seen, however much."""
+        with contextlib.suppress(OSError), open(self.log, "rb", opener=_without_waiting) as file:
+            if file.seek(0, os.SEEK_END) < self._searched:  # it was truncated
+                self._searched = self._log_start
+            file.seek(self._searched)
+            data = file.read(_MOST)
+            self._searched += len(data)
+            self._window = self._window[-_TAIL:] + data
+        return _decode(self._window)
 
     async def _ask(self, function: Callable[[], Coroutine[Any, Any, object]]) -> bool:
         assert self._gone is not None
@@ -189,6 +209,15 @@ class Companion:
         was_killed = not self.has_ended and self._process.signal(signal.SIGKILL)
         await asyncio.wait({self._gone}, timeout=REAP)
         return not was_killed
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file, or fail: nobody at the other end of a FIFO may hold up the I/O thread."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)
+
+
+def _decode(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")
 
 
 def _is_async(function: object) -> bool:
@@ -231,11 +260,23 @@ def _is_there(path: str) -> bool:
             sockets = [line.rstrip("\n").split(maxsplit=7) for line in table]
     except OSError:  # not Linux: that it is there has to do
         return True
-    # A path may be written in more than one way, its last part in one only.
-    name = os.path.basename(path)
     return any(
         len(socket) == 8
-        and os.path.basename(socket[7]) == name
         and (socket[4] == _DATAGRAM or int(socket[3], 16) & _ACCEPTS)
+        and _may_be(socket[7], path)
         for socket in sockets[1:]
     )
+
+
+def _may_be(bound: str, path: str) -> bool:
+    """Whether a socket that was bound to a path of this name may be the one at `path`.
+
+    A path may be written in more than one way, its last part in one only. What it leads to is another socket,
+    of another machine, say, or is not to be seen from here: it may be as seen from another directory or root.
+    """
+    if os.path.basename(bound) != os.path.basename(path):
+        return False
+    try:
+        return not os.path.isabs(bound) or os.path.samefile(bound, path)
+    except OSError:
+        return True

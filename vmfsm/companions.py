@@ -85,7 +85,12 @@ class Companions:
 
     async def _call(self, function: Callable[[], object]) -> object:
         returned: list[object] = []
-        error = await self._run_plain(lambda: returned.append(function()))
+
+        def call() -> object:
+            returned.append(function())
+            return returned[0]  # a coroutine, say, which is refused
+
+        error = await self._run_plain(call)
         if error is not None:
             raise error
         return returned[0]
@@ -95,14 +100,6 @@ class Companions:
         if companion in self._ready:
             self._lost(companion)
 
-    def ended_badly(self) -> list[PluginError]:
-        """Those that have ended with a bad status. A QEMU that could not start may owe it to them."""
-        return [
-            ended_error(self._machine, companion, "before QEMU was up")
-            for companion in self._started
-            if companion.has_ended and companion.exit_status != 0
-        ]
-
     def _evidence(self) -> dict[str, object]:
         outputs = {companion.name: companion.output for companion in self._started}
         return {"companions": {name: output for name, output in outputs.items() if output}}
@@ -111,9 +108,13 @@ class Companions:
         """End them all, the last one first, and return when they are reaped."""
         if not self._started:
             return
+        self.starting = None
         limit = Deadline(0 if at_once else PATIENCE)
-        for companion in reversed(self._started):
-            patience = min(limit.remaining() or 0.0, deadline.leaving(CLEANUP_GRACE).remaining() or PATIENCE)
+        for left in range(len(self._started), 0, -1):
+            companion = self._started[left - 1]
+            # A share for each, so that one that is deaf does not cost the others their SIGTERM.
+            share = (limit.remaining() or 0.0) / left
+            patience = min(share, deadline.leaving(CLEANUP_GRACE).remaining() or PATIENCE)
             if not await companion.end(patience) and not at_once:
                 _LOGGER.warning("%s: companion %r ignored SIGTERM", self._machine, companion.name)
             if not companion.has_ended:

@@ -20,6 +20,7 @@ from .companion import Companion
 from .companions import Companions, ended_error
 from .config import BEST, Config
 from .deadline import Deadline
+from .descriptors import check_fd
 from .ending import PANIC, Facts, judge
 from .errors import (
     LaunchError,
@@ -105,6 +106,8 @@ class Launch:
         self._companions = Companions(config.name, self._hooks.run_plain, record, self._companion_ended)
         self._lost: asyncio.Future[PluginError] = io.loop.create_future()
         """Done when a companion has ended that was needed."""
+        self._ended_early: list[Companion] = []
+        """Those that have ended before QEMU was made to end, and that nobody heard of yet."""
         self._missed: list[tuple[Verdict, PluginError]] = []
         self._no_spawn = False
         self._killed = False
@@ -192,9 +195,10 @@ class Launch:
 
     def held_up_by(self) -> str:
         """For a message: which hook is running."""
-        if self._companions.starting is not None:
-            return f": {self._companions.starting} is not ready"
-        return f": {self._hooks.running} is running" if self._hooks.running else ""
+        if self._hooks.running is not None:
+            return f": {self._hooks.running} is running"
+        starting = self._companions.starting
+        return "" if starting is None else f": {starting} is not ready"
 
     async def until_ended(self) -> None:
         if not self._ended.done():
@@ -263,7 +267,11 @@ class Launch:
             await asyncio.wait(steps, timeout=remaining, return_when=asyncio.FIRST_COMPLETED)
         if set_up.done():
             error = set_up.result()
-            if self.process is not None and (isinstance(error, Exception) or self.process.ended):
+            if error is None and (self._ended_early or self._lost.done()):
+                steps.discard(set_up)
+                await asyncio.wait(steps, timeout=2 * LAST_BREATH, return_when=asyncio.FIRST_COMPLETED)
+                error = self._lost.result() if self._lost.done() else None
+            elif self.process is not None and (isinstance(error, Exception) or self.process.ended):
                 # What the hook ran into may be the end of QEMU, whose sockets close before it has ended.
                 await asyncio.wait(
                     {self.gone, self.asked}, timeout=LAST_BREATH, return_when=asyncio.FIRST_COMPLETED
@@ -277,6 +285,8 @@ class Launch:
             self.force(signal.SIGKILL)
         set_up.cancel()
         await asyncio.wait({set_up}, timeout=CLEANUP_GRACE)
+        if self.process is None:  # a function that waits for a companion can't be stopped, but that can
+            await self._companions.stop(self._end_deadline or self._deadline, at_once=self._killed)
 
     def _explain(self, error: BaseException | None) -> Failure:
         """Why the launch failed. `error` is what the set-up came to."""
@@ -345,6 +355,8 @@ class Launch:
         plan.spent = True
         self.command = compose_command(self._config, plan)
         executable = find_binary(self.command[0], plan.env.get("PATH"))
+        for fd in plan.fds:  # before anything of ours gets the number of one that was closed meanwhile
+            check_fd(fd)
         self._record("spawn", {"command": self.command}, 1_000)
         self.process = Process.spawn(
             self.command,
@@ -361,6 +373,9 @@ class Launch:
             self.kill_now()
 
     def _companion_ended(self, companion: Companion) -> None:
+        if self.asked.done() or self._killed or (self.process is not None and self.process.sent):
+            return  # as it may, since QEMU was made to end
+        self._ended_early.append(companion)
         # If that is because QEMU ends, as it is for many, QEMU will have ended in a moment.
         self._timers.add(self.io.loop.call_later(LAST_BREATH, self._miss, companion))
 
@@ -368,6 +383,7 @@ class Launch:
         """A companion has ended while QEMU lives, or before it did."""
         if self._exited_already or self.asked.done() or self._failed is not None:
             return
+        self._ended_early.remove(companion)
         error = ended_error(self.name, companion, "while it was needed")
         if self.had_run:
             message = str(error).removeprefix(f"{self.name}: ")
@@ -417,15 +433,15 @@ class Launch:
         if self._end_deadline is None:
             self._end_deadline = self._deadline if self._failed is not None else Deadline(UNASKED_CLEANUP)
         deadline = self._end_deadline
+        if self.plan is not None:
+            self.plan.spent = True
         cleaning = asyncio.ensure_future(self._early_cleanup(deadline))
         await asyncio.sleep(0)  # mostly there is nothing to do
         if self.process is not None and not self.gone.done():
             await self._stop(self.process, cleaning, deadline)
         self.errors += await cleaning
-        if self._failed is not None and self._failed.reason is Reason.LAUNCH_ERROR and self._exited_already:
-            self.errors += self._companions.ended_badly()
+        self._blame_companions()
         await self._companions.stop(deadline, at_once=self._killed)
-        self._blame_missed()
         self.errors += await self._hooks.clean_up("post_shutdown", deadline)
         if self.plan is not None:
             self.plan.close_given()
@@ -446,9 +462,20 @@ class Launch:
             )
         self._fire(Event.EXITED if self.final[0] is State.STOPPED else Event.FAIL, self.final[1])
 
-    def _blame_missed(self) -> None:
-        """Companions that ended before QEMU, if nobody was told: whoever ends the machine is."""
+    def _blame_companions(self) -> None:
+        """Those that ended before QEMU, if nobody was told: whoever ends the machine is."""
         self.errors += [error for verdict, error in self._missed if self.calls.take_back(verdict)]
+        # One that failed in the last moments may be why QEMU did, or it was just before QEMU was made to end.
+        # Where QEMU ended well by itself, it was because of that.
+        state, reason = self._judge()
+        made_to_end = self.asked.done() or self._killed
+        if state is State.FAILED or (made_to_end and reason in {Reason.REQUESTED, Reason.KILLED}):
+            when = "while it was needed" if self.had_run else "before QEMU was up"
+            self.errors += [
+                ended_error(self.name, companion, when)
+                for companion in self._ended_early
+                if companion.exit_status != 0
+            ]
 
     async def _early_cleanup(self, deadline: Deadline) -> list[PluginError]:
         await self._hooks.settled()

@@ -1,6 +1,7 @@
 """What plugins contribute to a launch."""
 
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
@@ -43,9 +44,10 @@ class LaunchPlan:
         self.last_words: list[tuple[str, Callable[[], Coroutine[Any, Any, str | None]]]] = []
         self.companions: list[Companion] = []
         self.spent = False
-        """The command line is composed: what is added to the plan now comes too late."""
+        """The command line is composed, or the launch has failed: what is added now comes too late."""
         self.contributor = ""
         self._given: list[Closable] = []
+        self._log_paths: set[str] = set()
 
     def pass_fd(self, fd: int) -> int:
         """Let QEMU inherit `fd` under its number, which is returned. It stays the caller's to close.
@@ -132,13 +134,14 @@ class LaunchPlan:
         :raises ConfigError: for what is wrong with any of these, and a name that there is already.
         :raises TransitionError: when the plan is spent.
 
+        Where it raises, `fds` stay the caller's to close.
+
         stdin is empty; stdout and stderr go to `<machine>-<name>.log`, in the machine's `log_dir`, or in its
         private directory, which is removed at the end.
         """
         self._require_unspent("companion")
         companion = Companion(self.contributor, argv, name, ready, env, fds)
         if any(other.name == companion.name for other in self.companions):
-            companion.close_given()
             raise ConfigError(f"there is a companion {companion.name!r} already", field="name")
         self.companions.append(companion)
         return companion
@@ -151,7 +154,13 @@ class LaunchPlan:
         :param name: the file's name; an absolute path stays as it is.
         """
         if self.log_dir is None and not os.path.isabs(name):
-            return os.path.join(self.directory, name)
+            root, extension = os.path.splitext(os.path.join(self.directory, name))
+            numbers = itertools.chain([""], (f".{number}" for number in itertools.count(2)))
+            path = next(
+                path for number in numbers if (path := root + number + extension) not in self._log_paths
+            )
+            self._log_paths.add(path)
+            return path
         return unused(os.path.abspath(os.path.join(self.log_dir or "", name)))
 
     def _require_unspent(self, call: str) -> None:

@@ -7,7 +7,6 @@ some that open, start a guest and never get it anywhere.
 import os
 import signal
 from collections.abc import Collection, Sequence
-from importlib import resources
 from typing import NamedTuple
 
 from .asking import Asking, Ran
@@ -104,7 +103,8 @@ def guest_for(target: str, machines: Collection[str], has_debug_exit: bool) -> G
         machine = next((name for name in _X86_MACHINES if name in machines), None)
         if machine is None:
             return None
-        code = resources.files(__package__).joinpath("boot", "x86.bin").read_bytes()
+        with open(os.path.join(os.path.dirname(__file__), "boot", "x86.bin"), "rb") as file:
+            code = file.read()
         args = ("-M", machine, "-m", "2", "-bios", FILE)
         if has_debug_exit:  # see boot/x86.S
             return Guest(code.rjust(0x10000, b"\0"), (*args, "-device", "isa-debug-exit,iobase=0xf4"), 85)

@@ -295,8 +295,11 @@ def test_the_tool_reads_nothing_and_dies_of_a_signal() -> None:
     with pytest.raises(ImageError, match="status -9") as caught:
         qemu_img.info("x", binary=tool("cat; kill -9 $$"))
     assert caught.value.exit_status == -9
-    with pytest.raises(ImageError, match="no JSON"):
-        qemu_img.info("x", binary=tool("echo hello"))
+    for answer in ("hello", "[]", "[1]", "{}", '{"filename": 1}', "[" * 100_000):
+        strange = tool(f"cat <<'end'\n{answer}\nend")
+        for chain in (False, True):
+            with pytest.raises(ImageError, match="says nothing of an image"):
+                qemu_img.info("x", backing_chain=chain, binary=strange)
     with pytest.raises(ImageError, match=r"\\x1b"):
         qemu_img.info("x", binary=tool(r"printf '\033[2J' >&2; exit 3"))
 

@@ -25,8 +25,8 @@ import signal
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from .deadline import Deadline
 from .errors import ConfigError, ImageError, MachineTimeout, printable
@@ -35,6 +35,7 @@ __all__ = ["ImageInfo", "create", "info", "overlay"]
 
 Path = str | os.PathLike[str]
 Options = Mapping[str, str | int | bool]
+T = TypeVar("T")
 
 _BINARY = "qemu-img"
 _SIZE = re.compile(r"[0-9]+(\.[0-9]+)?[bkmgtpe]?", re.IGNORECASE | re.ASCII)
@@ -126,7 +127,7 @@ def overlay(
     sizes = [] if size is None else [_check_size(size)]
     _refuse_existing(target, overwrite)
     if backing_format is None:
-        backing_format = _info(base, [], deadline, binary)["format"]
+        backing_format = _info(base, [], deadline, binary, lambda raw: str(raw["format"]))
     arguments += ["-b", base, "-F", _check_word(backing_format, "backing_format")]
     _make(target, arguments, sizes, overwrite, deadline, binary)
 
@@ -150,16 +151,22 @@ def info(
     deadline = Deadline(timeout)
     image = _check_path(path, "path")
     arguments = [] if format is None else ["-f", _check_word(format, "format")]
-    if not backing_chain:
-        return _image_info(_info(image, arguments, deadline, binary), None)._replace(path=image)
-    told = None
-    for raw in reversed(_info(image, [*arguments, "--backing-chain"], deadline, binary)):
-        told = _image_info(raw, told)
-    assert told is not None, "a chain has at least one image"
+    if backing_chain:
+        told = _info(image, [*arguments, "--backing-chain"], deadline, binary, _chain_info)
+    else:
+        told = _info(image, arguments, deadline, binary, _image_info)
     return told._replace(path=image)  # the tool's has lost what is not UTF-8
 
 
-def _image_info(raw: Mapping[str, Any], backing: ImageInfo | None) -> ImageInfo:
+def _chain_info(raws: list[Mapping[str, Any]]) -> ImageInfo:
+    *others, lowest = raws
+    told = _image_info(lowest)
+    for raw in reversed(others):
+        told = _image_info(raw, told)
+    return told
+
+
+def _image_info(raw: Mapping[str, Any], backing: ImageInfo | None = None) -> ImageInfo:
     return ImageInfo(
         path=raw["filename"],
         format=raw["format"],
@@ -232,13 +239,16 @@ def _made_whole(target: str, overwrite: bool) -> Iterator[str]:
 # -- the tool -----------------------------------------------------------------------------------------------
 
 
-def _info(path: str, arguments: list[str], deadline: Deadline, binary: Path) -> Any:
+def _info(path: str, arguments: list[str], deadline: Deadline, binary: Path, read: Callable[[Any], T]) -> T:
+    """What `read` makes of the tool's answer."""
     command = ["info", "--output=json", "--force-share", *arguments, path]
     output = _run(binary, command, deadline)
     try:
-        return json.loads(output)
-    except ValueError as error:
-        raise _failed(binary, command, "its answer is no JSON", output, None) from error
+        return read(json.loads(output))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise _failed(
+            binary, command, "gave an answer that says nothing of an image", output, None
+        ) from error
 
 
 def _run(binary: Path, arguments: list[str], deadline: Deadline) -> str:

@@ -173,6 +173,9 @@ def test_it_works_again_after_a_relaunch(source: Machine, destination: Machine) 
         for vm in (source, destination):
             vm.shutdown()
             vm.launch()
+            with pytest.raises(TransitionError, match="no migration was started"):
+                vm.migration.wait()
+            assert vm.migration.cancel().status == "none"
         ready(source)
 
 
@@ -547,6 +550,13 @@ def test_a_file_that_is_none(source: Machine, destination: Machine, tmp_path: Pa
         with pytest.raises(ConfigError) as bad:
             destination.migration.from_file(wrong)  # type: ignore[arg-type]
         assert bad.value.field == "path"
+    os.mkfifo(tmp_path / "fifo")
+    for other in (tmp_path, tmp_path / "fifo"):
+        with pytest.raises(ConfigError, match="is no file"):
+            destination.migration.from_file(other)
+        with pytest.raises(ConfigError, match="is no file"):
+            source.migration.to_file(other, overwrite=True)
+    assert (tmp_path / "fifo").is_fifo()
     file.write_text("no state at all")
     with pytest.raises(TransitionError, match="not 'inmigrate'"):
         source.migration.from_file(file)

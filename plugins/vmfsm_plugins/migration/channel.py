@@ -4,11 +4,12 @@ import contextlib
 import itertools
 import os
 import socket
+import stat
 import tempfile
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from vmfsm import Machine
+from vmfsm import ConfigError, Machine
 
 from .end import End
 
@@ -148,16 +149,39 @@ async def _take_back(end: End, name: str) -> None:
     await end.machine.qmp.aio.execute_raw("closefd", fdname=name)  # an error: QEMU has closed it
 
 
+def open_saved(path: str) -> int:
+    """What is to be loaded, opened without waiting for anybody, as opening a FIFO would.
+
+    :raises OSError: as the system says.
+    :raises ConfigError: where it is no file: a QEMU that is told to load it may end of that.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        _require_file(path, os.fstat(fd).st_mode)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _require_file(path: str, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise ConfigError(f"{path} is no file", field="path")
+
+
 class NewFile:
     """A file (0600) that is there when it is whole, and not before, nor instead of one that was there.
 
     :param overwrite: what is there is replaced, when the new one is whole.
     :raises OSError: as the system says; `FileExistsError` where there is one.
+    :raises ConfigError: where there is something else, which is not overwritten.
     """
 
     def __init__(self, path: str, *, overwrite: bool) -> None:
         self._final = path
         if overwrite:
+            with contextlib.suppress(FileNotFoundError):
+                _require_file(path, os.lstat(path).st_mode)
             directory, name = os.path.split(path)
             self.fd, self.path = tempfile.mkstemp(prefix=f".{name}.", dir=directory)
         else:

@@ -7,7 +7,7 @@ import socket
 
 from vmfsm import ConfigError, Machine, MachineDied, MachineTimeout, TransitionError, VMError
 
-from .channel import Channel, File, NewFile, SocketPair, UnixSocket
+from .channel import Channel, File, NewFile, SocketPair, UnixSocket, open_saved
 from .end import End
 from .progress import Progress, parse
 from .transfer import Transfer
@@ -29,6 +29,10 @@ class Moves:
     def own(self) -> Machine:
         assert self.machine is not None, "a plugin object is configured by its machine"
         return self.machine
+
+    def forget(self) -> None:
+        """Another QEMU is to be launched, of which nothing is known."""
+        self._transfer = None
 
     def describe(self) -> str:
         """What is known of the last one. From any thread."""
@@ -88,7 +92,7 @@ class Moves:
         self._require_idle("from_file")
         if not File.has_address(self.own):
             _require_descriptors(self.own, "QEMU before 8.2 is handed the file")
-        channel = File(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        channel = File(path, open_saved(path))
         transfer = Transfer(None, End(self.own, "destination", path), channel)
         await self._begin(transfer, self)
         return await _finish(transfer)

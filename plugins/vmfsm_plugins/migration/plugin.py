@@ -100,6 +100,7 @@ class Migration:
         :param overwrite: replace the file that is there.
         :raises MigrationError: when it fails, or somebody cancels it; the guest goes on.
         :raises OSError: as the system says; `FileExistsError` where there is a file.
+        :raises ConfigError: where there is something else that would have to be replaced, too.
 
         A deadline is as of `to`.
         """
@@ -112,6 +113,7 @@ class Migration:
 
         :raises MigrationError: when it fails. QEMU before 9.1 has ended with status 1 then.
         :raises TransitionError: when its run state is not `inmigrate`.
+        :raises ConfigError: where the path is of something else than a file, too.
         :raises OSError: as the system says.
 
         QEMU can't cancel it: after a deadline it may go on.
@@ -123,6 +125,10 @@ class Migration:
     @hookimpl
     def configured(self, machine: Machine) -> None:
         self._moves.machine = machine
+
+    @hookimpl
+    async def pre_launch(self) -> None:
+        self._moves.forget()
 
     # -- in the calling thread ------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -309,3 +310,14 @@ def test_third_party_plugins_take_no_part(tmp_path: Path) -> None:
         text=True,
     )
     assert (ran.stdout, ran.stderr) == ("x86_64\n", "")
+
+
+def test_exit_statuses_that_cannot_be_had(posing: Callable[..., Posing]) -> None:
+    binary = posing(["tcg"]).path
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with pytest.raises(LaunchError, match="this process ignores SIGCHLD"):
+            capabilities(binary)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert capabilities(binary).accelerators == ("tcg",)

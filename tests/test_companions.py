@@ -326,7 +326,8 @@ def test_an_interpreter_that_exits_leaves_none(tmp_path: Path) -> None:
             def pre_launch(self, plan):
                 self.companion = plan.companion(["sleep", "1000"])
         plugin = Asking()
-        other = Machine("qemu-system-x86_64", ["-M", "none"], plugins=[plugin], base_dir=sys.argv[1]).launch()
+        other = Machine("qemu-system-x86_64", ["-M", "none", "-nodefaults"],
+            plugins=[plugin], base_dir=sys.argv[1]).launch()
         print(plugin.companion.pid, flush=True)
         """,
         tmp_path,

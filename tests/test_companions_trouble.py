@@ -283,7 +283,7 @@ def test_a_log_that_became_a_fifo_holds_up_nothing(bare: MakeMachine, tmp_path: 
 
 def test_its_log_is_no_other_log(qemu: str) -> None:
     plugin = asking(SAYS, ready=re.compile("up"), name="console")
-    with Machine(qemu, ["-M", "none"], plugins=[plugin]) as vm:
+    with Machine(qemu, ["-M", "none", "-nodefaults"], plugins=[plugin]) as vm:
         vm.launch()
         assert vm.console.path != plugin.companions[0].log
 

@@ -16,7 +16,7 @@ FAREWELL = 10.0
 class Ran(NamedTuple):
     """What became of a QEMU that ended by itself."""
 
-    status: int | None
+    status: int
     output: str
 
 
@@ -66,6 +66,8 @@ class Asking:
                 if machine.exit_status is None:
                     raise  # there was no process
             self.check()
+            if machine.exit_status is None:
+                raise LaunchError("exit statuses cannot be had where this process ignores SIGCHLD")
             return Ran(machine.exit_status, machine.log.text)
 
     @contextlib.contextmanager

@@ -183,7 +183,7 @@ def test_on_the_io_thread(qemu: str) -> None:
     async def ask() -> None:
         capabilities(qemu)
 
-    with Machine(qemu, ["-M", "none"]) as vm:
+    with Machine(qemu, ["-M", "none", "-nodefaults"]) as vm:
         vm.launch()
         with pytest.raises(TransitionError, match="I/O thread"):
             vm.run(ask(), timeout=10, operation="ask")

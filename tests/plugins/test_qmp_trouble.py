@@ -1,9 +1,11 @@
 """A QEMU that speaks QMP badly, or stops to."""
 
 import contextlib
+import functools
 import gc
 import json
 import os
+import re
 import signal
 import time
 import warnings
@@ -15,7 +17,7 @@ from vmfsm_plugins.qmp import QMPConnectionError
 from tests.plugins.fake_qmp import GREETING
 from tests.plugins.monitors import MakeMachine
 from tests.waiting import InThread, until
-from vmfsm import LaunchError, MachineDied, MachineTimeout, PluginError, Reason, State
+from vmfsm import LaunchError, LaunchPlan, MachineDied, MachineTimeout, PluginError, Reason, State, hookimpl
 
 MIB = 1024 * 1024
 
@@ -145,6 +147,23 @@ def test_a_qemu_that_is_stopped(monitored: MakeMachine) -> None:
     vm.kill()
     assert time.monotonic() - began < 5
     assert (vm.state, vm.reason) == (State.STOPPED, Reason.KILLED)
+
+
+def test_the_last_words_where_somebody_else_holds_qemus_end(monitored: MakeMachine) -> None:
+    class Holder:
+        name = "holder"
+        after = ("qmp",)
+
+        @hookimpl
+        def pre_launch(self, plan: LaunchPlan) -> None:
+            fds = re.findall(r"socket,id=vmfsm-qmp\b[^ ]*\bfd=(\d+)", " ".join(plan.args))
+            for fd in fds:
+                plan.defer(functools.partial(os.close, os.dup(int(fd))))
+
+    vm = monitored(Holder())
+    vm.qmp.execute("quit")
+    assert vm.wait(30) == 0
+    assert (vm.state, vm.reason) == (State.STOPPED, Reason.REQUESTED)
 
 
 def test_launches_that_are_killed_at_any_point(monitored: MakeMachine) -> None:

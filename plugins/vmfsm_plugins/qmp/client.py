@@ -178,6 +178,15 @@ class Client(QMPClient):
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
+    async def read_rest(self) -> None:
+        """QEMU has ended: hear what it had sent, and return when nothing is left of the connection."""
+        # No end of file would come where another process has inherited QEMU's end of the connection. On Linux
+        # this is one, behind what has come.
+        assert self._socket is not None
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RD)
+        await asyncio.shield(self.lost)
+
     async def close(self) -> None:
         """End the connection, and return when nothing is left of it."""
         self.cut()

@@ -251,7 +251,7 @@ class Session:
         """QEMU has ended: read what it left in the socket; why it ended, where it said so."""
         try:
             if self._client is not None:
-                await asyncio.shield(self._client.lost)
+                await self._client.read_rest()
             return self._cause
         finally:
             self.run_state = None

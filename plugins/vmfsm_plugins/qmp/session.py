@@ -71,7 +71,7 @@ class Session:
         return self._client
 
     def require_fds(self, operation: str) -> None:
-        """:raises ConfigError: where the connection can't carry descriptors. From any thread."""
+        """:raises ConfigError: where `reconnect` leads where no descriptor can pass. From any thread."""
         if isinstance(self.transport.address, tuple):
             raise ConfigError(
                 f"{self._machine.name}: {operation}: descriptors can't pass over TCP; leave out "

@@ -124,7 +124,7 @@ def test_by_default(monitored: MakeMachine) -> None:
     vm.qmp.execute("reset")
     with pytest.raises(GuestPanicked) as caught:
         vm.wait(30)
-    assert_boot_loop(caught.value, vm, 51, 300.0)
+    assert_boot_loop(caught.value, vm, 51, 600.0)
 
 
 def test_another_loop_is_another_verdict(monitored: MakeMachine) -> None:

@@ -10,9 +10,9 @@ from .events import Event
 Limit = tuple[int, float]
 """More resets than this in so many seconds are a boot loop."""
 
-BOOT_LOOP: Limit = (50, 300.0)
+BOOT_LOOP: Limit = (50, 600.0)
 """Ten reboots in a row are none, though SeaBIOS makes up to five resets of one. A Linux that panics as soon
-as it has booted, and makes two of one, is one, however slowly it is emulated."""
+as it has booted, and makes two of one, is one where that takes less than 20 s."""
 
 
 class Resets:

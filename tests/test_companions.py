@@ -232,7 +232,7 @@ def test_never_ready(bare: MakeMachine) -> None:
             None,
             "could not be started: FileNotFoundError: no executable 'no-such-program'",
         ),
-        (SLEEP, lambda: 1 / 0, "could not be started: ZeroDivisionError"),
+        (SLEEP, lambda: 1 / 0, "cannot say whether it is ready: ZeroDivisionError"),
     ],
     ids=["exit", "signal", "missing", "raises"],
 )

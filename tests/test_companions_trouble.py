@@ -28,6 +28,7 @@ from vmfsm import (
     TransitionError,
     hookimpl,
 )
+from vmfsm.testing import GUEST_ARGS
 
 
 @pytest.fixture
@@ -126,6 +127,23 @@ def test_a_death_that_nobody_was_told_of_does_not_hide_that_of_qemu(two: Machine
         two.wait(LIMIT)
     [error] = caught.value.errors
     assert "companion 'first' of plugin 'asking' died of SIGKILL" in str(error)
+
+
+def test_a_death_while_the_guest_is_asked_is_told(bare: MakeMachine) -> None:
+    """It has most of the deadline for that, so nothing has made QEMU end yet."""
+    plugin = asking(name="first")
+    block = ("console", "fdpass", "logs", "migration", "snapshots")
+    vm = bare(plugin, args=GUEST_ARGS, block=block)
+    vm.launch()
+    shutdown = InThread(vm.shutdown, guest=True, timeout=6)
+    until(lambda: any(record.kind == "stop" for record in vm.timeline))
+    pid = plugin.companions[0].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    error = shutdown.join().error
+    assert isinstance(error, PluginError)
+    assert "companion 'first' of plugin 'asking' died of SIGKILL" in str(error)
+    assert (vm.state, vm.reason) == (State.STOPPED, Reason.REQUESTED)
 
 
 def test_one_that_ends_well_and_then_qemu_is_not_missed(bare: MakeMachine) -> None:

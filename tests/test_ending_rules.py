@@ -55,6 +55,12 @@ def test_a_status_that_is_expected_is_a_good_ending() -> None:
     assert ended(0, expected_exits={7}) == (State.FAILED, Reason.QEMU_EXIT)
 
 
+def test_0_is_good_where_qemu_was_asked_to_go() -> None:
+    assert ended(0, "host-qmp-quit", expected_exits={7}) == (State.STOPPED, Reason.REQUESTED)
+    assert ended(0, expected_exits={7}, asked=True) == (State.STOPPED, Reason.REQUESTED)
+    assert ended(1, "host-qmp-quit", expected_exits={7}, asked=True) == (State.FAILED, Reason.QEMU_EXIT)
+
+
 @pytest.mark.parametrize("number", [SIGSEGV, SIGTERM, SIGKILL])
 @pytest.mark.parametrize("asked", [False, True])
 def test_a_signal_of_somebody_else(number: signal.Signals, asked: bool) -> None:

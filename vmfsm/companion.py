@@ -76,6 +76,19 @@ class Companion:
         return f"companion {self.name!r} of plugin {self.plugin!r}"
 
     @property
+    def awaited(self) -> str:
+        """What makes it ready, for messages."""
+        match self._ready:
+            case None:
+                return "it is being started"
+            case re.Pattern() as pattern:
+                return f"its output does not have {pattern.pattern!r}"
+            case str() | os.PathLike() as path:
+                return f"{os.fspath(path)!r} is not there, or nobody listens"
+            case _:
+                return "its function does not say so"
+
+    @property
     def pid(self) -> int | None:
         """Its process id while it is alive."""
         return None if self._process is None or self._process.ended else self._process.pid

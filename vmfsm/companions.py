@@ -43,7 +43,7 @@ class Companions:
         self._started: list[Companion] = []
         self._ready: set[Companion] = set()
         self.starting: str | None = None
-        """The one that is waited for now, for messages."""
+        """What is waited for now, for messages."""
 
     async def start(self, plan: LaunchPlan) -> BaseException | None:
         """Start those of the plan, each when the one before it is ready; why that failed, if it did.
@@ -53,7 +53,7 @@ class Companions:
         if plan.companions:
             plan.on_evidence(self._evidence)
         for companion in plan.companions:
-            self.starting = companion.title
+            self.starting = f"{companion.title} is not ready ({companion.awaited})"
             try:
                 await self._start(companion, plan)
             except BaseException as error:  # the system's, or whatever a plugin's function raised
@@ -62,8 +62,9 @@ class Companions:
                     raise  # it is this task that is cancelled, and no function has raised it
                 if not isinstance(error, Exception | asyncio.CancelledError):
                     return error
-                what = f"could not be started: {describe(error)}"
-                return companion_error(self._machine, companion, what, error)
+                was_started = companion in self._started
+                failed = "cannot say whether it is ready" if was_started else "could not be started"
+                return companion_error(self._machine, companion, f"{failed}: {describe(error)}", error)
             if companion not in self._ready:
                 return ended_error(self._machine, companion, "before it was ready")
         self.starting = None

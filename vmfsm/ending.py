@@ -59,7 +59,8 @@ def judge(facts: Facts) -> tuple[State, Reason]:
         return State.FAILED, Reason.OOM_KILLED if oom else Reason.QEMU_SIGNAL
     if facts.forced and not facts.killed and facts.cause in {None, _BY_SIGNAL}:
         return State.FAILED, Reason.WEDGED
-    if status not in facts.expected_exits:
+    by_request = facts.asked or facts.cause == _BY_QUIT
+    if status not in facts.expected_exits and not (by_request and status == 0):
         return State.FAILED, Reason.QEMU_EXIT
     return State.STOPPED, _reason_for_good_exit(facts)
 

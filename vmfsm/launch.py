@@ -198,7 +198,7 @@ class Launch:
         if self._hooks.running is not None:
             return f": {self._hooks.running} is running"
         starting = self._companions.starting
-        return "" if starting is None else f": {starting} is not ready"
+        return "" if starting is None else f": {starting}"
 
     async def until_ended(self) -> None:
         if not self._ended.done():
@@ -373,7 +373,7 @@ class Launch:
             self.kill_now()
 
     def _companion_ended(self, companion: Companion) -> None:
-        if self.asked.done() or self._killed or (self.process is not None and self.process.sent):
+        if self._killed or (self.process is not None and self.process.sent):
             return  # as it may, since QEMU was made to end
         self._ended_early.append(companion)
         # If that is because QEMU ends, as it is for many, QEMU will have ended in a moment.
@@ -381,8 +381,10 @@ class Launch:
 
     def _miss(self, companion: Companion) -> None:
         """A companion has ended while QEMU lives, or before it did."""
-        if self._exited_already or self.asked.done() or self._failed is not None:
+        if self._exited_already or self._failed is not None:
             return
+        if self.asked.done() and companion.exit_status == 0:
+            return  # it may be because QEMU is about to end
         self._ended_early.remove(companion)
         error = ended_error(self.name, companion, "while it was needed")
         if self.had_run:

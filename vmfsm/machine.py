@@ -263,6 +263,8 @@ class Machine:
         Nothing happens where nothing is alive. From another thread during `launch` it cancels that.
         """
         __tracebackhide__ = True
+        if not isinstance(guest, bool):
+            raise ConfigError(f"guest must be True or False, not {guest!r}", field="guest", machine=self.name)
         deadline = Deadline(timeout)
         self._io("shutdown")
         launch = self._launch

@@ -24,6 +24,8 @@ _EXIT_GRACE = 1.0
 """Seconds in which the end of QEMU follows the end of its monitor, if it does."""
 _MIGRATING = 0.1
 """Seconds after which a QEMU that finishes a migration is asked for its run state again."""
+_LISTENS = frozenset({"running", "suspended"})
+"""Run states in which a guest may notice the power button; in the others nothing comes of it."""
 _LARGE_EVENT = 2_000
 """Bytes of JSON; what is larger does not go into a record."""
 
@@ -233,8 +235,11 @@ class Session:
         """Ask the guest to go, by ACPI.
 
         :raises QMPConnectionError: when that could not be done.
+        :raises TransitionError: when it does not run, and so would not notice.
         """
         await self._regained("system_powerdown")
+        if self.run_state not in _LISTENS:
+            raise TransitionError(f"{self._machine.name}: the guest does not run: {self.run_state}")
         await self.execute(make_request("system_powerdown"))
 
     async def _regained(self, call: str) -> Client:

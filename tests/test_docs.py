@@ -107,7 +107,9 @@ def test_example(block: Block, qemu: str, tmp_path: Path) -> None:
     output = after(block)
     if output is not None and output.comment == PRINTED:
         assert result.returncode == 1
-        assert result.stderr.endswith(output.text), result.stderr
+        # Whether QEMU has ended just before a call or just after its beginning is not the example's.
+        said = result.stderr.replace("the machine had ended before", "the machine ended during")
+        assert said.endswith(output.text), said
     else:
         assert (result.returncode, result.stderr) == (0, "")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from vmfsm_plugins.migration import MigrationError
-from vmfsm_plugins.qmp import QMPCommandError
+from vmfsm_plugins.qmp import QMPCommandError, QMPConnectionError
 
 from tests.waiting import InThread, until
 from vmfsm import ConfigError, Machine, MachineDied, MachineTimeout, Reason, State, TransitionError, VMError
@@ -218,8 +218,12 @@ def test_no_destination(make: Make, source: Machine, qemu: str) -> None:
     with pytest.raises(ConfigError, match="must be a Machine") as nothing:
         source.migration.to("destination")  # type: ignore[arg-type]
     assert nothing.value.field == "other"
-    with pytest.raises(TransitionError, match="before the first launch"):
+    with pytest.raises(TransitionError, match=r"^unborn: .*not launched \(with -incoming defer\)"):
         source.migration.to(Machine(qemu, name="unborn"))
+    with pytest.raises(TransitionError, match=r"^unborn: cannot migrate in state configured"):
+        Machine(qemu, name="unborn").migration.to(source)
+    with pytest.raises(ConfigError, match=r"^mute: it has no monitor"):
+        source.migration.to(make("mute", *INCOMING, options={"qmp": {"enabled": False}}))
     ended = make("ended", *INCOMING)
     ended.shutdown()
     with pytest.raises(MachineDied) as died:
@@ -361,7 +365,7 @@ def test_the_deadline(source: Machine, destination: Machine, over: str | None, t
     path = None if over is None else tmp_path / over
     with pytest.raises(MachineTimeout) as late:
         source.migration.to(destination, over=path, timeout=1)
-    assert late.value.operation == "migration"
+    assert late.value.operation == "migrate"
     assert re.search(r"source source: (cancelled|failed) \(running\)", "".join(late.value.__notes__))
     assert_lives(source)
     assert_destination_failed(destination)
@@ -453,6 +457,89 @@ def test_the_source_dies(source: Machine, destination: Machine) -> None:
         moving.result()
     assert (died.value.machine, source.state) == ("source", State.FAILED)
     assert_destination_failed(destination)
+
+
+def lose_monitor(vm: Machine) -> None:
+    vm.run(vm.qmp.client.disconnect(), timeout=5, operation="disconnect")
+
+
+def until_lost(source: Machine) -> None:
+    until(lambda: "monitor lost" in repr(source.migration))
+
+
+@pytest.mark.parametrize("which", ["source", "destination"])
+def test_a_lost_monitor_is_no_end(source: Machine, destination: Machine, which: str) -> None:
+    vm = source if which == "source" else destination
+    held(source, destination)
+    lose_monitor(vm)
+    until_lost(source)
+    with pytest.raises(MachineTimeout) as late:
+        source.migration.wait(timeout=0.1)
+    assert re.search(rf"{which} {which}: \S+ \([\w-]+, monitor lost\)", "".join(late.value.__notes__))
+    with pytest.raises(QMPConnectionError):
+        vm.migration.progress()
+    waiting = InThread(lambda: destination.migration.wait(timeout=20))
+    vm.qmp.reconnect()
+    until(lambda: "monitor lost" not in repr(source.migration))
+    source.qmp.execute("migrate-continue", state="pre-switchover")
+    assert waiting.result().status == "completed"
+    assert_moved(source, destination)
+    assert "monitor lost" not in repr(source.migration)
+
+
+def test_a_cancel_after_a_lost_monitor(source: Machine, destination: Machine) -> None:
+    held(source, destination)
+    lose_monitor(source)
+    until_lost(source)
+    with pytest.raises(QMPConnectionError):
+        source.migration.cancel()
+    source.qmp.reconnect()
+    assert source.migration.cancel().status in CANCELLED
+    with pytest.raises(MigrationError, match="was cancelled"):
+        source.migration.wait()
+    assert_lives(source)
+    assert_destination_failed(destination)
+
+
+def test_it_completes_without_a_monitor(source: Machine, destination: Machine) -> None:
+    source.qmp.execute("migrate-set-parameters", max_bandwidth=256 * 1024)
+    source.migration.start(destination)
+    source.qmp.execute("migrate-set-parameters", max_bandwidth=64 * 1024 * 1024)
+    lose_monitor(source)
+    until(lambda: destination.run_state == "running")
+    until_lost(source)
+    source.qmp.reconnect()
+    assert source.migration.wait(timeout=20).status == "completed"
+    assert_moved(source, destination)
+
+
+def test_the_deadline_without_a_monitor(make: Make, source: Machine, destination: Machine) -> None:
+    hold(source)
+    moving = InThread(lambda: source.migration.to(destination, timeout=4))
+    until_held(source)
+    lose_monitor(source)
+    with pytest.raises(MachineTimeout, match="migrate timed out"):
+        moving.result()
+    assert "monitor lost" in repr(source.migration)
+    with pytest.raises(TransitionError, match="under way"):
+        source.migration.to(make("second", *INCOMING))
+    source.qmp.reconnect()
+    with pytest.raises(MigrationError):
+        source.migration.wait(timeout=20)
+    assert_lives(source)
+
+
+def test_the_destination_dies_while_the_monitor_is_lost(source: Machine, destination: Machine) -> None:
+    held(source, destination)
+    lose_monitor(source)
+    until_lost(source)
+    waiting = InThread(lambda: source.migration.wait(timeout=30))
+    destination.kill()
+    source.qmp.reconnect()
+    with pytest.raises(MachineDied) as died:
+        waiting.result()
+    assert died.value.machine == "destination"
+    assert_lives(source)
 
 
 def test_a_destination_of_another_shape(make: Make, source: Machine) -> None:

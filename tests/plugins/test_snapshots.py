@@ -495,7 +495,7 @@ def test_what_was_late_is_finished_and_leaves_nothing_behind(guest: MakeGuest, d
     unsubscribe = signal_when_created(vm, signal.SIGSTOP)
     with pytest.raises(MachineTimeout, match=r"snapshots\.save timed out") as caught:
         vm.snapshots.save("slow", timeout=0.5)
-    assert caught.value.operation == "snapshots.save"
+    assert caught.value.operation == "save a snapshot"
     unsubscribe()
     with pytest.raises(MachineTimeout):
         vm.snapshots.save("waits for the other one", timeout=0.2)

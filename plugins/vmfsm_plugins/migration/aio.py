@@ -25,31 +25,31 @@ class AsyncMigration:
 
     async def to(self, other: Machine, *, over: Path | None = None, timeout: float | None = 60) -> Progress:
         """See `Migration.to`."""
-        return await self._run(self._moves.to(other, over), timeout, "migration")
+        return await self._run(self._moves.to(other, over), timeout, "migrate")
 
     async def start(self, other: Machine, *, over: Path | None = None, timeout: float | None = 30) -> None:
         """See `Migration.start`."""
-        await self._run(self._moves.start(other, over), timeout, "the start of the migration")
+        await self._run(self._moves.start(other, over), timeout, "start the migration")
 
     async def wait(self, *, timeout: float | None = 60) -> Progress:
         """See `Migration.wait`."""
-        return await self._run(self._moves.wait(), timeout, "the end of the migration")
+        return await self._run(self._moves.wait(), timeout, "wait for the migration")
 
     async def cancel(self, *, timeout: float | None = 30) -> Progress:
         """See `Migration.cancel`."""
-        return await self._run(self._moves.cancel(), timeout, "the cancellation of the migration")
+        return await self._run(self._moves.cancel(), timeout, "cancel the migration")
 
     async def progress(self, *, timeout: float | None = 30) -> Progress:
         """See `Migration.progress`."""
-        return await self._run(self._moves.progress(), timeout, "the progress of the migration")
+        return await self._run(self._moves.progress(), timeout, "ask for the migration")
 
     async def to_file(self, path: Path, *, overwrite: bool = False, timeout: float | None = 60) -> Progress:
         """See `Migration.to_file`."""
-        return await self._run(self._moves.to_file(path, overwrite), timeout, "saving to a file")
+        return await self._run(self._moves.to_file(path, overwrite), timeout, "migrate to a file")
 
     async def from_file(self, path: Path, *, timeout: float | None = 60) -> Progress:
         """See `Migration.from_file`."""
-        return await self._run(self._moves.from_file(path), timeout, "loading from a file")
+        return await self._run(self._moves.from_file(path), timeout, "migrate from a file")
 
     async def _run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None, operation: str) -> T:
         try:

@@ -2,16 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 from vmfsm import Machine, MachineDied, State, VMError
+from vmfsm_plugins.qmp import QMPConnectionError
 
 from .progress import Progress, parse
 
 OVER = frozenset({"completed", "failed", "cancelled"})
 _POLL = 1.0
-"""Seconds after which a QEMU that said nothing is asked: its event may be lost, or its monitor."""
+"""Seconds after which a QEMU that said nothing is asked: its event is lost if the connection was."""
 _SOON = 0.01
 """Seconds between questions for what no event tells, and comes at once."""
 _WORDS = 3
@@ -32,7 +33,9 @@ class End:
         self.peer = peer
         self.progress = Progress("none")
         self.failure: VMError | None = None
-        """Why it could not be followed to the end: `MachineDied`, or a lost monitor."""
+        """Why it could not be followed to the end: `MachineDied`."""
+        self.lost = False
+        """The monitor is, as far as it was asked: what is known is of before that."""
         self._news = asyncio.Event()
         self._unsubscribe: Callable[[], None] = lambda: None
         self.following: asyncio.Task[None] | None = None
@@ -74,7 +77,19 @@ class End:
                 async with asyncio.timeout(_POLL):
                     await self._news.wait()
                     continue
-            await self._ask()
+            await self.persist(self._ask)
+
+    async def persist(self, ask: Callable[[], Awaitable[object]]) -> None:
+        """Ask until QEMU answers: the migration goes on without its monitor, which may be connected again."""
+        while True:
+            try:
+                await ask()
+            except QMPConnectionError:
+                self.lost = True
+                await asyncio.sleep(_POLL)
+            else:
+                self.lost = False
+                return
 
     async def settled(self) -> str:
         """QEMU's run state, once it is the one that the migration leads to."""
@@ -115,12 +130,13 @@ class End:
     async def _follow(self, when_over: Callable[[], object]) -> None:
         try:
             # Raced with the end of this QEMU, whoever waits for the migration.
-            await self.machine.arun(self._to_the_end(), timeout=None, operation="migration")
+            await self.machine.arun(self._to_the_end(), timeout=None, operation="migrate")
         except VMError as failure:
             self.failure = failure
             if isinstance(failure, MachineDied) and self.refused(failure):
                 self.hear_refusal(failure)
         finally:
+            self.lost = False
             self.deafen()
             self.record()
             self._news.set()
@@ -128,8 +144,8 @@ class End:
 
     async def _to_the_end(self) -> None:
         await self.until(lambda: False)
-        await self.settled()  # the sums that QEMU tells are ready by then
-        await self._ask()
+        await self.persist(self.settled)  # the sums that QEMU tells are ready by then
+        await self.persist(self._ask)
 
     async def _ask(self) -> None:
         progress = parse(await self.execute("query-migrate"))

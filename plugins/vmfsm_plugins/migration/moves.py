@@ -5,7 +5,7 @@ import errno
 import os
 import socket
 
-from vmfsm import ConfigError, Machine, MachineDied, MachineTimeout, TransitionError, VMError
+from vmfsm import ConfigError, Machine, MachineDied, MachineTimeout, State, TransitionError, VMError
 
 from .channel import Channel, File, NewFile, SocketPair, UnixSocket, open_saved
 from .end import End
@@ -108,6 +108,10 @@ class Moves:
         if path is None:
             for machine in (source, other):
                 _require_descriptors(machine, "each end is handed a socket (over=PATH needs none)")
+        if other.state is State.CONFIGURED:
+            raise theirs._refusal(
+                "migrate", "it can't take a guest: it was not launched (with -incoming defer)"
+            )
         for moves in (self, theirs):
             moves._require_idle("migrate")
         channel: Channel = SocketPair() if path is None else UnixSocket(path)

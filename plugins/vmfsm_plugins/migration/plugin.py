@@ -57,11 +57,11 @@ class Migration:
         When the deadline is over, or the wait is interrupted, the migration is cancelled, and the guest stays
         on the source, unless that had `completed`; the notes of a `MachineTimeout` say so.
         """
-        return self._run(self._moves.to(other, over), timeout, "migration")
+        return self._run(self._moves.to(other, over), timeout, "migrate")
 
     def start(self, other: Machine, *, over: Path | None = None, timeout: float | None = 30) -> None:
         """As `to`, but only begin: back when it is under way, or over already. See `wait`."""
-        self._run(self._moves.start(other, over), timeout, "the start of the migration")
+        self._run(self._moves.start(other, over), timeout, "start the migration")
 
     def wait(self, *, timeout: float | None = 60) -> Progress:
         """Wait until both ends have the guest, after `start`; what it took. On either end.
@@ -71,7 +71,7 @@ class Migration:
         :raises MigrationError: as of `to`.
         :raises TransitionError: when no migration was started.
         """
-        return self._run(self._moves.wait(), timeout, "the end of the migration")
+        return self._run(self._moves.wait(), timeout, "wait for the migration")
 
     def cancel(self, *, timeout: float | None = 30) -> Progress:
         """Cancel what is under way, and wait until the source has; nothing happens where nothing is.
@@ -83,11 +83,11 @@ class Migration:
 
         :raises TransitionError: on the destination.
         """
-        return self._run(self._moves.cancel(), timeout, "the cancellation of the migration")
+        return self._run(self._moves.cancel(), timeout, "cancel the migration")
 
     def progress(self, *, timeout: float | None = 30) -> Progress:
         """How far this machine's last migration is, as QEMU says now, whoever began it."""
-        return self._run(self._moves.progress(), timeout, "the progress of the migration")
+        return self._run(self._moves.progress(), timeout, "ask for the migration")
 
     # -- to a file and from it ------------------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ class Migration:
 
         A deadline is as of `to`.
         """
-        return self._run(self._moves.to_file(path, overwrite), timeout, "saving to a file")
+        return self._run(self._moves.to_file(path, overwrite), timeout, "migrate to a file")
 
     def from_file(self, path: Path, *, timeout: float | None = 60) -> Progress:
         """Load what `to_file` has saved into this machine, which was launched with `-incoming defer`.
@@ -118,7 +118,7 @@ class Migration:
 
         QEMU can't cancel it: after a deadline it may go on.
         """
-        return self._run(self._moves.from_file(path), timeout, "loading from a file")
+        return self._run(self._moves.from_file(path), timeout, "migrate from a file")
 
     # -- hooks ----------------------------------------------------------------------------------------------
 

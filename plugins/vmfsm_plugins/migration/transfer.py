@@ -46,11 +46,7 @@ class Transfer:
 
     def describe(self) -> str:
         """What is known of the ends."""
-        return ", ".join(
-            f"{end.role} {end.machine.name}: {end.status}"
-            + (f" ({end.machine.run_state})" if end.machine.run_state else "")
-            for end in self._ends
-        )
+        return ", ".join(_describe(end) for end in self._ends)
 
     async def start(self) -> None:
         """Get it under way; where that fails nothing is left of it, and the source goes on."""
@@ -128,8 +124,13 @@ class Transfer:
             await asyncio.wait(others, timeout=_OTHER_END)
         if self.source is not None and not self.source.over:
             # It does not look: it waits for its user (`pause-before-switchover`), say.
-            await self._tell_to_cancel(self.source)
+            await self.source.persist(self._give_up)
             await asyncio.wait(following & {self.source.following})
+
+    async def _give_up(self) -> None:
+        assert self.source is not None
+        if not self.source.over:  # else it may be the next migration that is cancelled
+            await self._tell_to_cancel(self.source)
 
     def error(self) -> MigrationError:
         """What is to be said of a migration that came to nothing. From any thread."""
@@ -166,8 +167,8 @@ class Transfer:
         source = self.source
         assert source is not None
         if not source.over:
-            self._cancelled = True
             await self._tell_to_cancel(source)
+            self._cancelled = True
             await self._until_over()
         return source.progress
 
@@ -192,6 +193,12 @@ class Transfer:
         self._channel.cut()
         if self.source is None or self.source.over:
             self._channel.close()  # whether or not the destination waits on: nobody comes any more
+
+
+def _describe(end: End) -> str:
+    details = [end.machine.run_state or "", "monitor lost" if end.lost else ""]
+    known = ", ".join(filter(None, details))
+    return f"{end.role} {end.machine.name}: {end.status}" + (f" ({known})" if known else "")
 
 
 def _refusal(end: End, why: str) -> TransitionError:

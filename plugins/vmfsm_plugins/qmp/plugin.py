@@ -375,8 +375,9 @@ class QMP:
 
     def _require_enabled(self) -> None:
         if not self._enabled:
+            name = "a machine not made yet" if self._machine is None else self._machine.name
             raise ConfigError(
-                "this machine has no monitor: options['qmp']['enabled'] is False",
+                f"{name}: it has no monitor: options['qmp']['enabled'] is False",
                 field="options['qmp']['enabled']",
                 machine=None if self._machine is None else self._machine.name,
             )

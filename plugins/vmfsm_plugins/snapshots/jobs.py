@@ -28,7 +28,7 @@ class Jobs:
     """What a machine is told to do with snapshots. On the I/O thread only.
 
     What QEMU was told is followed to its end, whatever ends the caller's waiting, so that no job is left in
-    QEMU. With QEMU it ends at the latest.
+    QEMU. With QEMU it ends at the latest, or with the monitor's connection: QEMU keeps the job then.
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -48,9 +48,7 @@ class Jobs:
             self._lock.release()
             raise
         task = asyncio.create_task(
-            self._machine.arun(
-                self._recorded(operation, name, work), timeout=None, operation=f"snapshots.{operation}"
-            )
+            self._machine.arun(self._recorded(operation, name, work), timeout=None, operation=operation)
         )
         task.add_done_callback(self._over)
         await asyncio.wait([task])

@@ -55,7 +55,7 @@ class Snapshots:
         The guest stands still meanwhile, and then goes on if it ran. A save whose call has ended early may
         still come to be: `list` tells.
         """
-        self._run(self._ready().save(name, disks), timeout, "save")
+        self._run(self._ready().save(name, disks), timeout, "save a snapshot")
 
     def load(self, name: str, *, disks: Sequence[str] | None = None, timeout: float | None = 60) -> None:
         """Go back to a snapshot: memory, devices and disks are as they were.
@@ -68,7 +68,7 @@ class Snapshots:
         A guest that runs goes on from there; a paused one stays paused. What the console and the timeline
         have stays.
         """
-        self._run(self._ready().load(name, disks), timeout, "load")
+        self._run(self._ready().load(name, disks), timeout, "load a snapshot")
 
     def delete(self, name: str, *, disks: Sequence[str] | None = None, timeout: float | None = 60) -> None:
         """Remove a snapshot from the disks that have it, or from those of `disks`.
@@ -76,14 +76,14 @@ class Snapshots:
         :raises SnapshotError: when QEMU cannot, or none of them has it.
         :raises ConfigError: for a disk that is not there.
         """
-        self._run(self._ready().delete(name, disks), timeout, "delete")
+        self._run(self._ready().delete(name, disks), timeout, "delete a snapshot")
 
     def list(self, *, disks: Sequence[str] | None = None, timeout: float | None = 60) -> _Listing:
         """The snapshots that the disks hold (all, or those of `disks`), oldest first.
 
         :raises ConfigError: for a disk that is not there.
         """
-        return self._run(self._ready().list(disks), timeout, "list")
+        return self._run(self._ready().list(disks), timeout, "list snapshots")
 
     def external(
         self, files: Mapping[str, Path], *, overwrite: bool = False, timeout: float | None = 60
@@ -102,7 +102,7 @@ class Snapshots:
         snapshot. Memory is not in it, so they are what a loss of power would have left, unless the guest had
         written everything before. The new images name those below them by their absolute paths.
         """
-        return self._run(self._ready().external(files, overwrite), timeout, "external")
+        return self._run(self._ready().external(files, overwrite), timeout, "take an external snapshot")
 
     # -- hooks ----------------------------------------------------------------------------------------------
 
@@ -115,4 +115,4 @@ class Snapshots:
         return self._operations
 
     def _run(self, work: Coroutine[Any, Any, T], timeout: float | None, operation: str) -> T:
-        return self._ready().machine.run(work, timeout=timeout, operation=f"snapshots.{operation}")
+        return self._ready().machine.run(work, timeout=timeout, operation=operation)

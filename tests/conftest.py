@@ -4,14 +4,18 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from tests import leaks
 from vmfsm import Machine, VMError
 
-pytest_plugins = ["pytester", "tests.linux_guest", "tests.plugins.no_skip"]
+pytest_plugins = [
+    "pytester",
+    "tests.linux_guest",
+    "tests.plugins.no_skip",
+    "vmfsm.testing.pytest_leakcheck",
+]
 
 BUILT_IN = ("console", "fdpass", "logs", "migration", "qmp", "snapshots")
 
@@ -23,19 +27,17 @@ def temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", directory)
         patch.setattr(tempfile, "tempdir", directory)
-        patch.setenv(leaks.MARK, "")
-        leaks.begin()
         yield directory
 
 
+@pytest.fixture
+def leakcheck_options(temporary_directory: str) -> Mapping[str, object]:
+    return {"directories": [temporary_directory]}
+
+
 @pytest.fixture(autouse=True)
-def nothing_left(temporary_directory: str) -> Iterator[None]:
-    """No test may leave a process, descriptor, thread, task or temporary file behind."""
-    try:
-        with leaks.nothing_left():
-            yield
-    except leaks.Leak as leak:
-        pytest.fail(str(leak), pytrace=False)
+def nothing_left(leakcheck: None) -> None:
+    """No test may leave anything behind."""
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,11 @@ class ExitGuard:
         """Nothing of this machine is left."""
         self._machines.discard(machine)
 
+    @property
+    def machines(self) -> "tuple[Machine, ...]":
+        """Those that may have a QEMU, or something else that is not cleaned up. From any thread."""
+        return tuple(self._machines)
+
     def _come_before_pools(self) -> None:
         importlib.import_module("concurrent.futures.thread")  # takes its place first: last come, first called
 
@@ -56,7 +61,7 @@ class ExitGuard:
     def _kill_all(self) -> None:
         if os.getpid() != self._pid:
             return  # a forked child exits; the machines are its parent's
-        machines = tuple(self._machines)
+        machines = self.machines
         for machine in machines:
             machine._kill_now()
         for machine in machines:

@@ -38,8 +38,8 @@ class IOThread:
         # Not the policy's loop: it has to offer add_reader, and nobody else's choice may change how it works.
         self.loop = asyncio.SelectorEventLoop()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._thread = threading.Thread(target=self._serve, name="vmfsm-io", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._serve, name="vmfsm-io", daemon=True)
+        self.thread.start()
 
     @classmethod
     def get(cls) -> "IOThread":
@@ -56,7 +56,7 @@ class IOThread:
 
     def inside(self) -> bool:
         """Whether the calling thread is this one."""
-        return threading.current_thread() is self._thread
+        return threading.current_thread() is self.thread
 
     def post(self, function: Callable[..., object], *args: object) -> None:
         """Have `function(*args)` called on the thread, in the order of the posts."""

@@ -12,6 +12,9 @@ from .plan import LaunchPlan
 from .process import environment, find_binary
 from .workers import Workers
 
+private_directories: set[str] = set()
+"""Of all machines of this process: those that are there, or could not be removed."""
+
 
 def prepare(config: Config) -> LaunchPlan:
     """Check binary, wrapper and directories, make the private directory, and begin the plan of a launch.
@@ -31,6 +34,7 @@ def prepare(config: Config) -> LaunchPlan:
         directory = tempfile.mkdtemp(prefix="vmfsm-", dir=base_dir)
     except OSError as error:  # a file system without room, say, or one of the kernel's own
         raise OSError(f"base_dir: no directory can be made in {base_dir}: {error.strerror}") from error
+    private_directories.add(directory)
     plan = LaunchPlan(list(config.wrapper), env, directory, config.log_dir)
     plan.contributor = "vmfsm"
     plan.defer(functools.partial(_remove, directory))
@@ -51,23 +55,27 @@ def compose_command(config: Config, plan: LaunchPlan) -> tuple[str, ...]:
 
 
 async def _remove(directory: str) -> None:
-    """Remove the private directory: here and now if it holds but a few files, as it mostly does."""
+    if not _remove_flat(directory):
+        job = Job(IOThread.get(), directory, functools.partial(shutil.rmtree, directory))
+        Workers.get().submit(job.run)
+        error = await job.done
+        if error is not None:
+            raise error
+    private_directories.discard(directory)
+
+
+def _remove_flat(directory: str) -> bool:
+    """Remove the private directory here and now if it holds but a few files, as it mostly does."""
     try:
         names = os.listdir(directory)
-        if len(names) <= 16:
-            for name in names:
-                os.unlink(os.path.join(directory, name))
-            os.rmdir(directory)
-            return
-    except FileNotFoundError:
-        return  # somebody else removed it
-    except OSError:
-        pass  # it holds directories
-    job = Job(IOThread.get(), directory, functools.partial(shutil.rmtree, directory))
-    Workers.get().submit(job.run)
-    error = await job.done
-    if error is not None:
-        raise error
+        if len(names) > 16:
+            return False
+        for name in names:
+            os.unlink(os.path.join(directory, name))
+        os.rmdir(directory)
+    except OSError:  # it holds directories, say, or somebody else removes what is in it, or all of it
+        return not os.path.lexists(directory)
+    return True
 
 
 def _require_writable(field: str, directory: str) -> None:

@@ -22,7 +22,9 @@ port: that is up to the console.
 from pathlib import Path
 from typing import Final
 
-__all__ = ["GUEST", "GUEST_ARGS"]
+from .leaks import Leak, leakcheck
+
+__all__ = ["GUEST", "GUEST_ARGS", "Leak", "leakcheck"]
 
 GUEST: Final = Path(__file__).with_name("guest.bin")
 

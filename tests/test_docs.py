@@ -10,6 +10,8 @@ its own. A comment before a block says what else it is; a block of another langu
     <!-- with a kernel in VMFSM_TEST_KERNEL -->         run where that names a Linux kernel
     <!-- with virtiofsd, a kernel in VMFSM_TEST_KERNEL and a shell in VMFSM_TEST_INITRAMFS -->
     <!-- with swtpm -->                                 run where there is such a program
+    <!-- conftest.py -->                                one for the next block
+    <!-- tests beside the conftest.py above -->         run by pytest
 """
 
 import importlib.util
@@ -37,6 +39,7 @@ from vmfsm_plugins.snapshots import AsyncSnapshots, Snapshot, Snapshots
 import vmfsm
 from tests.waiting import LIMIT
 from vmfsm import errors, hooks, qemu_img, testing
+from vmfsm.testing import pytest_leakcheck
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -50,6 +53,8 @@ PRINTED = "the end of what the block above prints"
 KERNEL = "with a kernel in VMFSM_TEST_KERNEL"
 VIRTIOFSD = "with virtiofsd, a kernel in VMFSM_TEST_KERNEL and a shell in VMFSM_TEST_INITRAMFS"
 SWTPM = "with swtpm"
+CONFTEST = "conftest.py"
+TESTS = "tests beside the conftest.py above"
 
 
 class Block(NamedTuple):
@@ -166,6 +171,19 @@ def test_example_with_swtpm(block: Block, qemu: str, swtpm: None, tmp_path: Path
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    "block", [pytest.param(block, id=block.id) for block in PYTHON if block.comment == CONFTEST]
+)
+def test_example_of_a_fixture(block: Block, qemu: str, pytester: pytest.Pytester) -> None:
+    tests = after(block)
+    assert tests is not None
+    assert tests.comment == TESTS
+    pytester.makeconftest(block.text)
+    pytester.makepyfile(tests.text)
+    result = pytester.runpytest_subprocess("-o", "usefixtures=leakcheck")
+    result.assert_outcomes(passed=tests.text.count("def test_"))
+
+
 def test_first_test(qemu: str, tmp_path: Path) -> None:
     shown = [block for block in PYTHON if block.comment.startswith(SAME)]
     for block in shown:
@@ -186,9 +204,8 @@ def test_first_test(qemu: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("block", BLOCKS, ids=[block.id for block in BLOCKS])
 def test_no_block_is_only_shown(block: Block) -> None:
     if block.language == "python":
-        assert block.comment in {"", INSTALLED, KERNEL, SWTPM, VIRTIOFSD} or block.comment.startswith(
-            (SAME, FILE)
-        )
+        known = {"", INSTALLED, KERNEL, SWTPM, VIRTIOFSD, CONFTEST, TESTS}
+        assert block.comment in known or block.comment.startswith((SAME, FILE))
         compile(block.text, block.id, "exec")
     elif block.language == "mermaid":
         assert block.comment.startswith("generated: ")
@@ -309,6 +326,18 @@ def test_each_command_of_the_tiny_guest_is_listed() -> None:
 def test_each_capability_is_on_its_page(offered: type) -> None:
     text = text_of("capabilities.md")
     assert [name for name in members(offered) if f"`{name}`" not in text] == []
+
+
+def test_all_that_the_check_for_leaks_takes_and_tells_is_on_its_page() -> None:
+    names = {"Leak", "leaks", "leakcheck", *pytest_leakcheck.__all__, *parameters(testing.leakcheck.__init__)}
+    text = text_of("leakcheck.md")
+    missing = [name for name in sorted(names) if not re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", text)]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", testing.__all__)
+def test_each_public_name_for_tests_is_mentioned(name: str) -> None:
+    assert is_mentioned(name)
 
 
 def parameters(function: object) -> set[str]:

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import os
+import pickle
 import re
 import socket
 import subprocess
@@ -380,6 +381,24 @@ def test_blocks_of_several_threads_that_end_in_any_order() -> None:
     assert list(leaving) == []
     assert [leak.partition(":")[0].partition(" ")[0] for leak in caught.value.leaks] == ["process"]
     assert os.environ.get(MARK) == before
+
+
+def test_each_block_takes_one_of_its_own() -> None:
+    check = leakcheck()
+    with check, pytest.raises(RuntimeError, match="in use"), check:
+        pytest.fail("it was entered")
+    with check:
+        pass
+
+
+def test_what_was_left_can_be_sent_to_another_process() -> None:
+    leak = Leak(["fd 1", "fd 2"])
+    same = pickle.loads(pickle.dumps(leak))
+    assert (
+        (str(same), same.leaks)
+        == (str(leak), leak.leaks)
+        == ("left behind:\n  fd 1\n  fd 2", ("fd 1", "fd 2"))
+    )
 
 
 def test_around_coroutines() -> None:

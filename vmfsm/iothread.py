@@ -75,8 +75,9 @@ class IOThread:
         :raises TransitionError: on the I/O thread.
         """
         if self.inside():
+            whose = f"{machine}: " if machine else ""
             raise TransitionError(
-                f"{machine}: {call} waits and was called on the I/O thread, which it would stop; "
+                f"{whose}{call} waits and was called on the I/O thread, which it would stop; "
                 "async hooks await the twins under `aio` instead",
                 event=call,
                 machine=machine,

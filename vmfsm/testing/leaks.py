@@ -33,8 +33,11 @@ class Leak(AssertionError):
     """
 
     def __init__(self, leaks: Sequence[str]) -> None:
-        super().__init__("left behind:\n" + "\n".join(f"  {leak}".replace("\n", "\n  ") for leak in leaks))
+        super().__init__(leaks)
         self.leaks = tuple(leaks)
+
+    def __str__(self) -> str:
+        return "left behind:\n" + "\n".join(f"  {leak}".replace("\n", "\n  ") for leak in self.leaks)
 
 
 class leakcheck:
@@ -74,9 +77,12 @@ class leakcheck:
         _deadline(patience)
         self._directories = _paths(directories)
         self._ignore = _patterns(ignore)
+        self._mark: str | None = None
 
     def __enter__(self) -> Self:
         """:raises OSError: for a directory that is none."""
+        if self._mark is not None:
+            raise RuntimeError("this leakcheck is in use; another block takes one of its own")
         IOThread.get().refuse_inside("leakcheck", None)
         for directory in self._directories:
             os.listdir(directory)
@@ -110,35 +116,36 @@ class leakcheck:
         :raises Leak: when something is left.
         """
         __tracebackhide__ = True
-        if os.getpid() != self._pid:
+        mark, self._mark = self._mark, None
+        if os.getpid() != self._pid or mark is None:
             return
         try:
             if error is None or isinstance(error, Exception):
-                yield from self._look_until_clean(error)
+                yield from self._look_until_clean(mark, error)
         finally:
-            per_process(_Marks).unset(self._mark)
+            per_process(_Marks).unset(mark)
             self._known = {}
 
-    def _look_until_clean(self, error: BaseException | None) -> Iterator[float]:
+    def _look_until_clean(self, mark: str, error: BaseException | None) -> Iterator[float]:
         __tracebackhide__ = True
         deadline = _deadline(self._patience)
         pause = _FIRST_PAUSE
-        leaks = self._look()
+        leaks = self._look(mark)
         if leaks:
             gc.collect()  # what nobody can reach any more is on its way
-            leaks = self._look()
+            leaks = self._look(mark)
         while leaks and not deadline.expired:
             yield min(pause, deadline.remaining() or 0.0)
             pause = min(2 * pause, _LONGEST_PAUSE)
-            leaks = self._look()
+            leaks = self._look(mark)
         if leaks and error is None:
             raise Leak(leaks)
         if leaks and error is not None:
             error.add_note(str(Leak(leaks)))
 
-    def _look(self) -> list[str]:
+    def _look(self, mark: str) -> list[str]:
         """What is left just now."""
-        now = inventory.take(self._directories, self._mark.encode(), self._since, self._known)
+        now = inventory.take(self._directories, mark.encode(), self._since, self._known)
         texts = [describe() for key, describe in now.items() if key not in self._known]
         return [text for text in texts if not any(pattern.search(text) for pattern in self._ignore)]
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vmfsm.errors import printable
 from vmfsm.exit_guard import ExitGuard
 from vmfsm.iothread import IOThread
+from vmfsm.lifecycle import State
 from vmfsm.preparation import private_directories
 from vmfsm.workers import Workers
 
@@ -68,7 +69,7 @@ def take(
 
 
 def ticks() -> int:
-    """The time of day of the kernel, in which it says when processes were started: ticks since the boot."""
+    """The time, as the kernel says when a process was started: clock ticks since the boot."""
     return int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS)
 
 
@@ -76,8 +77,10 @@ def ticks() -> int:
 
 
 def _machines() -> Inventory:
-    """Those of this process that have not reached a final state."""
-    return {machine: functools.partial(_about_machine, machine) for machine in ExitGuard.get().machines}
+    """Those of this process that have begun and have not reached a final state."""
+    final = {State.STOPPED, State.FAILED}
+    begun = [machine for machine in ExitGuard.get().machines if machine.state not in final]
+    return {machine: functools.partial(_about_machine, machine) for machine in begun}
 
 
 def _about_machine(machine: "Machine") -> str:
@@ -113,7 +116,7 @@ def _processes(mark: bytes, since: int, known: Collection[Hashable]) -> Inventor
         pending += [
             process
             for process in there.values()
-            if process.start_time >= since and mark in environ(process.pid)
+            if process.start_time >= since and mark in _read(f"/proc/{process.pid}/environ")
         ]
     found: Inventory = {}
     while pending:
@@ -136,11 +139,6 @@ def _all_processes() -> Iterator[_Process]:
 
 def _is_permanent_helper(process: _Process) -> bool:
     return PERMANENT_HELPER.search(_read(f"/proc/{process.pid}/cmdline")) is not None
-
-
-def environ(pid: int) -> bytes:
-    """Empty where that is not for us to know."""
-    return _read(f"/proc/{pid}/environ")
 
 
 def _about_process(process: _Process) -> str:

@@ -1,13 +1,14 @@
 """A check that nothing is left behind: no machine, process, descriptor, thread, task, directory or file."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -97,8 +98,9 @@ class leakcheck:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         __tracebackhide__ = True
-        for pause in self._check(error):
-            time.sleep(pause)
+        with contextlib.closing(self._check(error)) as looks:
+            for pause in looks:
+                time.sleep(pause)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -107,10 +109,11 @@ class leakcheck:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         __tracebackhide__ = True
-        for pause in self._check(error):
-            await asyncio.sleep(pause)
+        with contextlib.closing(self._check(error)) as looks:
+            for pause in looks:
+                await asyncio.sleep(pause)
 
-    def _check(self, error: BaseException | None) -> Iterator[float]:
+    def _check(self, error: BaseException | None) -> Generator[float, None, None]:
         """Yields the seconds to wait before it looks again.
 
         :raises Leak: when something is left.

@@ -108,7 +108,7 @@ class Companion:
 
     # -- for the launch, on the I/O thread ------------------------------------------------------------------
 
-    def spawn(self, log: str, ended: Callable[["Companion"], object]) -> None:
+    def spawn(self, log: str, mark: Mapping[str, str], ended: Callable[["Companion"], object]) -> None:
         """Start it; `ended` is called when it has ended, for whatever reason.
 
         :raises OSError: as the system says.
@@ -116,7 +116,7 @@ class Companion:
         """
         for fd in self.fds:  # before anything else gets the number of one that was closed meanwhile
             check_fd(fd, field="fds")
-        env = environment(self._env)
+        env = environment({**self._env, **mark})
         executable = find_binary(self.command[0], env.get("PATH"))
         gone = self._gone = asyncio.get_running_loop().create_future()
 

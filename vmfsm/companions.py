@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from .companion import Companion
@@ -45,17 +45,18 @@ class Companions:
         self.starting: str | None = None
         """What is waited for now, for messages."""
 
-    async def start(self, plan: LaunchPlan) -> BaseException | None:
+    async def start(self, plan: LaunchPlan, mark: Mapping[str, str]) -> BaseException | None:
         """Start those of the plan, each when the one before it is ready; why that failed, if it did.
 
-        A `PluginError`, or what a function raised where that is no `Exception` (Ctrl-C, say).
+        :param mark: what is added to their environment, to know them by.
+        :returns: a `PluginError`, or what a function raised where that is no `Exception` (Ctrl-C, say).
         """
         if plan.companions:
             plan.on_evidence(self._evidence)
         for companion in plan.companions:
             self.starting = f"{companion.title} is not ready ({companion.awaited})"
             try:
-                await self._start(companion, plan)
+                await self._start(companion, plan, mark)
             except BaseException as error:  # the system's, or whatever a plugin's function raised
                 task = asyncio.current_task()
                 if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
@@ -70,9 +71,9 @@ class Companions:
         self.starting = None
         return None
 
-    async def _start(self, companion: Companion, plan: LaunchPlan) -> None:
+    async def _start(self, companion: Companion, plan: LaunchPlan, mark: Mapping[str, str]) -> None:
         began = time.monotonic()
-        companion.spawn(plan.log_path(f"{self._machine}-{companion.name}.log"), self._ended)
+        companion.spawn(plan.log_path(f"{self._machine}-{companion.name}.log"), mark, self._ended)
         self._started.append(companion)
         self._record(
             "companion",

@@ -7,6 +7,7 @@ told to it and only noted: QEMU has ended (`gone`), somebody asks for the end (`
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import threading
 import weakref
@@ -35,6 +36,7 @@ from .errors import (
 from .hookcalls import CLEANUP_GRACE, HookCalls
 from .iothread import IOThread, outcome
 from .lifecycle import Event, Reason, State
+from .ownership import Owned, Ownership
 from .plan import LaunchPlan, Polite
 from .plugins import PluginSet
 from .preparation import compose_command, prepare
@@ -106,6 +108,7 @@ class Launch:
         self._companions = Companions(config.name, self._hooks.run_plain, record, self._companion_ended)
         self._lost: asyncio.Future[PluginError] = io.loop.create_future()
         """Done when a companion has ended that was needed."""
+        self._owned: Owned | None = None
         self._ended_early: list[Companion] = []
         """Those that have ended before QEMU was made to end, and that nobody heard of yet."""
         self._missed: list[tuple[Verdict, PluginError]] = []
@@ -316,17 +319,18 @@ class Launch:
             self.plan = prepare(self._config)
         except OSError as error:
             return error
+        owned = self._owned = Ownership.get().own(self.name, self.plan.directory)
         if self._config.accel == BEST:
             failed = await self._choose_accelerator()
             if failed is not None:
                 return failed
         failed = await self._hooks.set_up("pre_launch", self._contributor, plan=self.plan)
         if failed is None and not self._no_spawn:
-            failed = await self._companions.start(self.plan)
+            failed = await self._companions.start(self.plan, owned.environment)
         if failed is not None or self._no_spawn:
             return failed
         try:
-            self._spawn(self.plan)
+            self._spawn(self.plan, owned)
         except Exception as error:  # noqa: BLE001 - whatever a plugin put on the plan
             return error
         return await self._hooks.set_up("post_launch", self._contributor)
@@ -351,7 +355,7 @@ class Launch:
         assert self.plan is not None
         self.plan.contributor = plugin
 
-    def _spawn(self, plan: LaunchPlan) -> None:
+    def _spawn(self, plan: LaunchPlan, owned: Owned) -> None:
         plan.spent = True
         self.command = compose_command(self._config, plan)
         executable = find_binary(self.command[0], plan.env.get("PATH"))
@@ -361,13 +365,14 @@ class Launch:
         self.process = Process.spawn(
             self.command,
             executable=executable,
-            env=plan.env,
+            env={**plan.env, **owned.environment},
             cwd=self._config.cwd,
             fds=plan.fds,
             inherit_fds=plan.inherit_fds,
             output=plan.output,
             on_exit=self._exited,
         )
+        owned.has_process(self.process.pid, plan.sockets)
         plan.close_given()
         if self._no_spawn:
             self.kill_now()
@@ -448,6 +453,7 @@ class Launch:
         if self.plan is not None:
             self.plan.close_given()
             self.errors += await self._hooks.cleanups(self.plan.cleanups, deadline)
+            self._disown(self.plan)
         self._cleaned_up = True
         for timer in self._timers:
             timer.cancel()
@@ -463,6 +469,12 @@ class Launch:
                 errors=self.errors,
             )
         self._fire(Event.EXITED if self.final[0] is State.STOPPED else Event.FAIL, self.final[1])
+
+    def _disown(self, plan: LaunchPlan) -> None:
+        """Unless something is left that whoever comes later may remove."""
+        has_process = self.process is not None and not self._exited_already
+        if self._owned is not None and not has_process and not os.path.exists(plan.directory):
+            self._owned.end()
 
     def _blame_companions(self) -> None:
         """Those that ended before QEMU, if nobody was told: whoever ends the machine is."""

@@ -42,6 +42,8 @@ class LaunchPlan:
         self.polite: list[tuple[str, Polite, bool]] = []
         self.evidence: list[tuple[str, Callable[[], Mapping[str, object]]]] = []
         self.last_words: list[tuple[str, Callable[[], Coroutine[Any, Any, str | None]]]] = []
+        self.sockets: list[str] = []
+        """Unix sockets outside of `directory`: removed for this process, too, should it be killed."""
         self.companions: list[Companion] = []
         self.spent = False
         """The command line is composed, or the launch has failed: what is added now comes too late."""

@@ -20,10 +20,12 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vmfsm import registry
 from vmfsm.errors import printable
 from vmfsm.exit_guard import ExitGuard
 from vmfsm.iothread import IOThread
 from vmfsm.lifecycle import State
+from vmfsm.ownership import Ownership
 from vmfsm.preparation import private_directories
 from vmfsm.workers import Workers
 
@@ -46,6 +48,14 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 def bring_up() -> None:
     """Let what stays for as long as this process come into being, so that nobody is blamed for it."""
     IOThread.get(), Workers.get(), ExitGuard.get()
+    began: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def begin_to_own() -> None:
+        Ownership.get().own("nothing", "").end()
+        began.set_result(None)
+
+    IOThread.get().post(begin_to_own)
+    began.result(ANSWER)
 
 
 def take(
@@ -65,6 +75,7 @@ def take(
         **_threads(),
         **_tasks(),
         **_files(directories),
+        **_registered(),
     }
 
 
@@ -165,9 +176,12 @@ def _read(path: str) -> bytes:
 
 def _descriptors() -> Inventory:
     found: Inventory = {}
+    ledger = Ownership.get().descriptor
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # the one of this very listing
             fd, target = int(name), os.readlink(f"/proc/self/fd/{name}")
+            if fd == ledger:
+                continue
             status = os.fstat(fd)
             # Not the target: a file that is renamed or removed is the same. The kernel's own have one inode.
             kind = target if target.startswith("anon_inode:") else ""
@@ -270,3 +284,17 @@ def _about_file(path: str) -> str:
         mode = os.lstat(path).st_mode
         kind = "directory" if stat.S_ISDIR(mode) else "socket" if stat.S_ISSOCK(mode) else kind
     return f"{kind} {printable(path)}"
+
+
+def _registered() -> Inventory:
+    """Entries of this process in the registry."""
+    try:
+        entries = registry.machines()
+    except OSError:  # there is none that can be used
+        return {}
+    ours = [entry for entry in entries if entry.harness.pid == os.getpid()]
+    return {("entry", entry.mark): functools.partial(_about_entry, entry) for entry in ours}
+
+
+def _about_entry(entry: registry.Entry) -> str:
+    return f"registry entry of machine {entry.name!r} (pid {entry.pid})"

@@ -160,6 +160,7 @@ class _UnixListener:
             listener.close()
             self.unlink()
             raise OSError(error.errno, f"{error.strerror}: {self._path}") from error
+        plan.sockets.append(self._path)
         return _listening(plan.give(listener))
 
     def _bind(self, listener: socket.socket) -> None:

@@ -1,0 +1,124 @@
+"""Whose the processes and files of this process's launches are, so that they do not outlive it.
+
+Each launch is marked, in the environment of its processes, and registered, before the first of them exists.
+A watchdog, started with the first launch, kills and removes what is left when this process has ended. Linux
+only; elsewhere launches are owned by nobody.
+"""
+
+import itertools
+import logging
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable
+
+from . import proc, registry, watchdog
+from .perprocess import per_process
+from .process import Process
+
+_LOGGER = logging.getLogger("vmfsm.ownership")
+
+_ATTEMPTS = 3
+"""How often a watchdog that ends is started again, in all: something kills it, or it cannot work here."""
+
+
+class Ownership:
+    """Of this process. On the I/O thread only."""
+
+    def __init__(self) -> None:
+        self._harness = proc.identify(os.getpid()) if sys.platform == "linux" else None
+        self._prefix = f"{os.getpid()}-{secrets.token_hex(6)}-"
+        self._numbers = itertools.count(1)
+        self._ledger: registry.Ledger | None = None
+        self._path = ""
+        self._watchdog: Process | None = None
+        self._attempts = 0
+
+    @classmethod
+    def get(cls) -> "Ownership":
+        return per_process(cls)
+
+    @property
+    def descriptor(self) -> int | None:
+        """The one that this process has open for the registry, for good. From any thread."""
+        return None if self._ledger is None else self._ledger.descriptor
+
+    def own(self, name: str, directory: str) -> "Owned":
+        """A launch begins: whatever is started for it does not outlive this process from now on."""
+        mark = f"{self._prefix}{next(self._numbers)}"
+        owned = Owned(mark, self._open_ledger(name))
+        owned.begin(name, directory)
+        self._watch()
+        return owned
+
+    def _open_ledger(self, name: str) -> registry.Ledger | None:
+        if self._ledger is None and self._harness is not None:
+            try:
+                self._path = registry.directory()
+                self._ledger = registry.Ledger(
+                    self._path, registry.Harness(*self._harness, tuple(sys.orig_argv))
+                )
+            except OSError as error:
+                _LOGGER.warning("%s: not registered: %s", name, error)
+        return self._ledger
+
+    def _watch(self) -> None:
+        """Start the watchdog, unless it runs."""
+        if self._harness is None or self._watchdog is not None or self._attempts == _ATTEMPTS:
+            return
+        self._attempts += 1
+        package = os.path.dirname(os.path.abspath(__file__))
+        arguments = (watchdog.PROGRAM, package, *map(str, self._harness), self._path, self._prefix)
+        try:
+            if not sys.executable or getattr(sys, "frozen", False):
+                raise OSError("there is no Python interpreter for it")
+            self._watchdog = Process.spawn(
+                (sys.executable, "-I", "-S", "-c", *arguments),
+                executable=sys.executable,
+                env={},
+                cwd=None,
+                fds=(),
+                inherit_fds=False,
+                output=None,
+                on_exit=self._ended,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            _LOGGER.warning("no watchdog: %s. QEMU will outlive this process if that is killed", error)
+
+    def _ended(self, status: int | None) -> None:
+        self._watchdog = None
+        self._watch()
+
+
+class Owned:
+    """One launch. On the I/O thread only. A registry that can't be written keeps nobody from anything."""
+
+    def __init__(self, mark: str, ledger: registry.Ledger | None) -> None:
+        self.environment = {registry.MARK: mark}
+        """What all its processes have."""
+        self._mark = mark
+        self._ledger = ledger
+
+    def begin(self, name: str, directory: str) -> None:
+        """It is about to be made."""
+        if self._ledger is not None:
+            self._tell(lambda ledger: ledger.begin(self._mark, name=name, directory=directory))
+
+    def has_process(self, pid: int, sockets: list[str]) -> None:
+        """QEMU was started."""
+        identity = proc.identify(pid) if self._ledger is not None else None
+        if identity is not None:
+            fields = {"pid": pid, "start_time": identity.start_time, "sockets": sockets}
+            self._tell(lambda ledger: ledger.update(self._mark, **fields))
+
+    def end(self) -> None:
+        """Nothing of it is left."""
+        self._tell(lambda ledger: ledger.end(self._mark))
+
+    def _tell(self, tell: Callable[[registry.Ledger], object]) -> None:
+        try:
+            if self._ledger is not None:
+                tell(self._ledger)
+        except OSError as error:  # the disk is full, say; the mark still tells whose the processes are
+            _LOGGER.warning("the registry can't be written: %s", error)

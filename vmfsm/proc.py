@@ -1,0 +1,116 @@
+"""What the system says of processes: `proc(5)`, `pid_namespaces(7)`, `pidfd_open(2)`.
+
+A pid alone names a process only while that lives; with its start time and the boot it does for good. Nothing
+is imported but the standard library: the watchdog starts fast.
+"""
+
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Iterator
+from typing import NamedTuple
+
+
+class Identity(NamedTuple):
+    """A process, told from every other one of this boot and pid namespace."""
+
+    pid: int
+    start_time: int
+    """In clock ticks since the boot."""
+
+    @property
+    def is_alive(self) -> bool:
+        """It has not ended; a zombie has."""
+        stat = _stat(self.pid)
+        return stat is not None and stat.start_time == self.start_time and stat.state not in "ZX"
+
+    def kill(self) -> bool:
+        """Send SIGKILL to this process and no other one; whether it was alive."""
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except OSError:
+            return False
+        try:
+            if not self.is_alive:  # asked only now: the descriptor holds on to whoever has the pid
+                return False
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            return True
+        except OSError:
+            return False
+        finally:
+            os.close(pidfd)
+
+
+def identify(pid: int) -> Identity | None:
+    """The process that has this pid now."""
+    stat = _stat(pid)
+    return None if stat is None else Identity(pid, stat.start_time)
+
+
+def command_of(pid: int) -> tuple[str, ...]:
+    """Its command line; empty where that cannot be had."""
+    words = _read(pid, "cmdline").decode("utf-8", "surrogateescape").split("\0")
+    return tuple(words[:-1])
+
+
+def boot_id() -> str:
+    """Another one after each boot."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def pid_namespace() -> int:
+    """In which pids mean what they mean here; containers have others."""
+    return os.stat("/proc/self/ns/pid").st_ino
+
+
+class Process(NamedTuple):
+    """A process that lives, as `proc(5)` shows it."""
+
+    identity: Identity
+    session: int
+
+    def environment(self, name: str) -> str | None:
+        """What the variable was when it was started; `None` where there was none, or it can't be had."""
+        start = f"{name}=".encode()
+        for variable in _read(self.identity.pid, "environ").split(b"\0"):
+            if variable.startswith(start):
+                return variable.removeprefix(start).decode("utf-8", "surrogateescape")
+        return None
+
+
+def living() -> Iterator[Process]:
+    """All processes that live."""
+    for name in os.listdir("/proc"):
+        stat = _stat(int(name)) if name.isdecimal() else None
+        if stat is not None and stat.state not in "ZX":
+            yield Process(Identity(int(name), stat.start_time), stat.session)
+
+
+def wait_for_end(pidfd: int, *others: int) -> None:
+    """Until the process has ended, or one of the other descriptors is at its end."""
+    poll = select.poll()
+    for fd in (pidfd, *others):
+        poll.register(fd, select.POLLIN | select.POLLHUP)
+    poll.poll()
+
+
+class _Stat(NamedTuple):
+    state: str
+    session: int
+    start_time: int
+
+
+def _stat(pid: int) -> _Stat | None:
+    fields = _read(pid, "stat").rpartition(b") ")[2].split()
+    return _Stat(fields[0].decode(), int(fields[3]), int(fields[19])) if len(fields) > 19 else None
+
+
+def _read(pid: int, name: str) -> bytes:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
+        parts = []
+        while part := file.read(65536):
+            parts.append(part)
+        return b"".join(parts)
+    return b""

@@ -1,0 +1,309 @@
+"""The machines of this user on this host, of all programs: which live, and which were left by the dead.
+
+    from vmfsm import registry
+
+    for machine in registry.machines():
+        print(machine.status.value, machine.name, machine.pid)
+    registry.clean_up()
+
+Each program that launches machines has a file here, with a line when a launch begins, when QEMU is started,
+and when nothing of the launch is left. So what outlives its program is found: by that program's watchdog, by
+the next one that uses vmfsm, or by `clean_up`. A process is known by pid and start time, in its boot and pid
+namespace, so nobody else's is ever taken for it. Linux only; elsewhere the registry is empty.
+"""
+
+import contextlib
+import enum
+import json
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from . import proc
+
+MARK = "VMFSM_LAUNCH"
+"""The environment variable by which the processes of a launch are known, and what they have started."""
+
+_SUFFIX = ".1.jsonl"
+"""Of files, with the version of their format."""
+_LARGEST = 64 * 1024
+"""Bytes of a file, after which it is written anew."""
+_ROUNDS = 200
+"""How often it is looked for processes of a dead program before one is given up as stuck in the kernel."""
+_PAUSE = 0.02
+_QUIET = 3
+"""After so many rounds in a row in which there was none, none is left: not even one that was being forked."""
+
+
+class Status(enum.Enum):
+    """What a registered launch is."""
+
+    LIVE = "live"
+    """The program that launched it lives."""
+    ORPHANED = "orphaned"
+    """That program has died, and processes of the launch live."""
+    STALE = "stale"
+    """That program has died, and only files are left."""
+    FOREIGN = "foreign"
+    """It is of another pid namespace (a container, say) or another user; it can't be known from here."""
+
+
+class Harness(NamedTuple):
+    """The program that launched it."""
+
+    pid: int
+    start_time: int
+    """As of `proc(5)`: clock ticks since the boot."""
+    command: tuple[str, ...]
+
+
+class Entry(NamedTuple):
+    """A registered launch."""
+
+    status: Status
+    name: str
+    """The machine's."""
+    pid: int | None
+    """QEMU's (or its wrapper's); `None` before that was started."""
+    start_time: int | None
+    """QEMU's, as of `proc(5)`: clock ticks since the boot."""
+    harness: Harness
+    uid: int
+    boot_id: str
+    """Of the host, when it was launched."""
+    pid_namespace: int
+    since: float
+    """When it was launched: seconds since the epoch."""
+    directory: str
+    """The machine's private directory."""
+    sockets: tuple[str, ...]
+    """Sockets outside of that."""
+    mark: str
+    """The value of `VMFSM_LAUNCH` in its processes' environment."""
+    file: str
+    """What this was read from."""
+
+
+def directory() -> str:
+    """Where the registry is: in `XDG_RUNTIME_DIR`, or else with the user's number in the temporary directory.
+
+    Made where it is missing, for this user only (0700).
+
+    :raises OSError: where it can't be made, or is somebody else's, or open to others.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.path.isdir(runtime):
+        path = os.path.join(runtime, "vmfsm")
+    else:
+        path = os.path.join(tempfile.gettempdir(), f"vmfsm-registry-{os.geteuid()}")
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise PermissionError(f"the registry is not a directory that is this user's alone: {path}")
+    return path
+
+
+def machines() -> list[Entry]:
+    """The registered launches, oldest first. Never waits.
+
+    :raises OSError: as of `directory`.
+    """
+    if sys.platform != "linux":
+        return []
+    entries = [entry for file in _files(directory()) for entry in _read(file)]
+    return sorted(entries, key=lambda entry: entry.since)
+
+
+def clean_up() -> list[Entry]:
+    """Kill and remove what dead programs of this user have left; what that was.
+
+    Waits until it is gone, some tenths of a second where there were processes. From any thread, and beside
+    others who do the same. What lives is not touched.
+
+    :raises OSError: as of `directory`.
+    """
+    return sweep(directory()) if sys.platform == "linux" else []
+
+
+def sweep(path: str) -> list[Entry]:
+    """`clean_up` in the registry at `path`."""
+    # First which are over, then what is in them: a program that dies meanwhile is for the next time.
+    over = [file for file in _files(path) if _is_over(file)]
+    left = [entry for file in over for entry in _read(file)]
+    _remove(left)
+    for file in over:
+        _unlink(file)
+    return left
+
+
+def bury(path: str, harness: proc.Identity, prefix: str) -> None:
+    """The same after one program, which has ended. For its watchdog.
+
+    :param path: the registry.
+    :param prefix: what the marks of its launches begin with, also of those that could not be registered.
+    """
+    file = _file(path, proc.boot_id(), proc.pid_namespace(), harness)
+    _remove(list(_read(file)), prefix)
+    _unlink(file)
+
+
+def _remove(entries: list[Entry], prefix: str | None = None) -> None:
+    _kill([entry for entry in entries if entry.boot_id == proc.boot_id()], prefix)
+    for entry in entries:
+        for path in entry.sockets:
+            with contextlib.suppress(OSError):
+                if stat.S_ISSOCK(os.lstat(path).st_mode):
+                    os.unlink(path)
+        if os.path.basename(entry.directory).startswith("vmfsm-"):
+            shutil.rmtree(entry.directory, ignore_errors=True)
+
+
+def _unlink(file: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(file)
+
+
+class Ledger:
+    """The file of this process. On one thread.
+
+    Appended to, since that costs a launch less than a file of its own to make and to remove.
+
+    :param path: the registry.
+    :raises OSError: as the system says.
+    """
+
+    def __init__(self, path: str, harness: Harness) -> None:
+        boot_id, namespace = proc.boot_id(), proc.pid_namespace()
+        self._program = {
+            "harness": harness,
+            "uid": os.geteuid(),
+            "boot_id": boot_id,
+            "pid_namespace": namespace,
+        }
+        self._path = _file(path, boot_id, namespace, proc.Identity(*harness[:2]))
+        self.descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._size = 0
+        self._present: dict[str, dict[str, Any]] = {}
+
+    def begin(self, mark: str, **fields: Any) -> None:
+        """A launch begins. :raises OSError: as the system says; nothing is written then, as below."""
+        self._set(mark, {**self._program, "mark": mark, "since": time.time(), **_NOTHING_YET, **fields})
+
+    def update(self, mark: str, **fields: Any) -> None:
+        """More is known of it."""
+        self._set(mark, self._present[mark] | fields)
+
+    def end(self, mark: str) -> None:
+        """Nothing of it is left."""
+        self._present.pop(mark, None)
+        if not self._present:
+            os.ftruncate(self.descriptor, 0)
+            self._size = 0
+        else:
+            self._append({"mark": mark})
+
+    def _set(self, mark: str, fields: dict[str, Any]) -> None:
+        self._present[mark] = fields
+        self._append(fields)
+
+    def _append(self, fields: dict[str, Any]) -> None:
+        if self._size > _LARGEST:
+            self._write_anew()
+        line = json.dumps(fields).encode() + b"\n"
+        self._size += os.write(self.descriptor, line)
+
+    def _write_anew(self) -> None:
+        """With those that there are, whole or not at all."""
+        fd = os.open(f"{self._path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        lines = b"".join(json.dumps(fields).encode() + b"\n" for fields in self._present.values())
+        os.write(fd, lines)
+        os.rename(f"{self._path}.new", self._path)
+        os.close(self.descriptor)
+        self.descriptor, self._size = fd, 0  # it may have grown by as much again before the next time
+
+
+_NOTHING_YET: dict[str, Any] = {"pid": None, "start_time": None, "sockets": ()}
+
+
+def _file(path: str, boot_id: str, pid_namespace: int, harness: proc.Identity) -> str:
+    """The name says whose it is, whatever is in it."""
+    return os.path.join(path, f"{boot_id}_{pid_namespace}_{harness.pid}_{harness.start_time}{_SUFFIX}")
+
+
+def _files(path: str) -> Iterator[str]:
+    return (os.path.join(path, name) for name in os.listdir(path) if name.endswith(_SUFFIX))
+
+
+def _is_over(file: str) -> bool:
+    """Whether the program that has written it is known to have ended."""
+    try:
+        boot_id, *numbers = os.path.basename(file).removesuffix(_SUFFIX).split("_")
+        namespace, pid, start_time = map(int, numbers)
+    except ValueError:
+        return False  # somebody else's
+    if boot_id != proc.boot_id():
+        return True
+    return namespace == proc.pid_namespace() and not proc.Identity(pid, start_time).is_alive
+
+
+def _read(file: str) -> Iterator[Entry]:
+    """Its entries. Lines that are none (the last one may be half written) are left out."""
+    present: dict[str, Entry] = {}
+    with contextlib.suppress(OSError), open(file, encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                fields = json.loads(line)
+                present.pop(fields["mark"], None)
+                if len(fields) > 1:
+                    pid, start_time, command = fields.pop("harness")
+                    harness = Harness(pid, start_time, tuple(command))
+                    sockets = tuple(fields.pop("sockets"))
+                    entry = Entry(Status.FOREIGN, harness=harness, sockets=sockets, file=file, **fields)
+                    present[entry.mark] = entry
+    return (entry._replace(status=_status(entry)) for entry in present.values())
+
+
+def _status(entry: Entry) -> Status:
+    if entry.uid != os.geteuid():
+        return Status.FOREIGN
+    if entry.boot_id != proc.boot_id():
+        return Status.STALE
+    if entry.pid_namespace != proc.pid_namespace():
+        return Status.FOREIGN
+    if proc.Identity(*entry.harness[:2]).is_alive:
+        return Status.LIVE
+    return Status.ORPHANED if _processes([entry]) else Status.STALE
+
+
+def _processes(entries: list[Entry], prefix: str | None = None) -> set[proc.Identity]:
+    """The living processes of these: by their environment, and by the session that QEMU was started in."""
+    marks = {entry.mark for entry in entries}
+    # As long as one of a session lives, the kernel gives its number to no other process.
+    sessions = {entry.pid: entry.start_time for entry in entries if entry.pid and entry.start_time}
+
+    def is_one(process: proc.Process) -> bool:
+        leader = sessions.get(process.session)
+        if leader is not None and process.identity.start_time >= leader:
+            return True
+        mark = process.environment(MARK)
+        return mark is not None and (mark in marks or (prefix is not None and mark.startswith(prefix)))
+
+    return {process.identity for process in proc.living() if is_one(process)}
+
+
+def _kill(entries: list[Entry], prefix: str | None) -> None:
+    quiet = 0
+    for _ in range(_ROUNDS if entries or prefix else 0):
+        found = _processes(entries, prefix)
+        quiet = 0 if found else quiet + 1
+        if quiet == _QUIET:
+            return
+        for process in found:
+            process.kill()
+        time.sleep(_PAUSE)

@@ -1,0 +1,45 @@
+"""The program of a process that outlives its harness by a moment, to kill and remove what that leaves.
+
+There is one for each process that launches machines; `vmfsm.ownership` starts it. It sleeps until the harness
+has ended, however that was. It need not be told of launches: what there is to kill and to remove is in the
+registry by then, and in the environment of the processes.
+"""
+
+import contextlib
+import os
+import signal
+
+from . import proc, registry
+
+# The package itself would import much that is not needed here.
+PROGRAM = """
+import sys, types
+package = types.ModuleType("vmfsm")
+package.__path__ = [sys.argv[1]]
+sys.modules["vmfsm"] = package
+from vmfsm.watchdog import main
+main(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5])
+"""
+
+NAME = "vmfsm-watchdog"
+"""Of its process, so that who ends all of Python's does not end it as well."""
+
+
+def main(harness_pid: int, harness_start_time: int, registry_path: str, prefix: str) -> None:
+    """Watch, clean up, and end.
+
+    :param prefix: what the marks of all launches of the harness begin with.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
+        signal.signal(number, signal.SIG_IGN)  # those of a terminal or a service are the harness's
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as file:
+        file.write(NAME)
+    os.chdir("/")
+    harness = proc.Identity(harness_pid, harness_start_time)
+    with contextlib.suppress(OSError):  # it has ended already
+        pidfd = os.pidfd_open(harness_pid)
+        if harness.is_alive:
+            with contextlib.suppress(OSError):
+                registry.sweep(registry_path)  # after those who died together with their watchdogs
+            proc.wait_for_end(pidfd)
+    registry.bury(registry_path, harness, prefix)

@@ -224,8 +224,9 @@ class Ledger:
         lines = b"".join(json.dumps(fields).encode() + b"\n" for fields in self._present.values())
         os.write(fd, lines)
         os.rename(f"{self._path}.new", self._path)
-        os.close(self.descriptor)
-        self.descriptor, self._size = fd, 0  # it may have grown by as much again before the next time
+        os.dup2(fd, self.descriptor, inheritable=False)
+        os.close(fd)
+        self._size = 0  # it may have grown by as much again before the next time
 
 
 _NOTHING_YET: dict[str, Any] = {"pid": None, "start_time": None, "sockets": ()}

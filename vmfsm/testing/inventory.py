@@ -287,12 +287,14 @@ def _about_file(path: str) -> str:
 
 
 def _registered() -> Inventory:
-    """Entries of this process in the registry."""
+    """Entries of this process in the registry, unless all they stand for has gone meanwhile."""
     try:
         entries = registry.machines()
     except OSError:  # there is none that can be used
         return {}
-    ours = [entry for entry in entries if entry.harness.pid == os.getpid()]
+    ours = [
+        entry for entry in entries if entry.harness.pid == os.getpid() and os.path.lexists(entry.directory)
+    ]
     return {("entry", entry.mark): functools.partial(_about_entry, entry) for entry in ours}
 
 

@@ -22,9 +22,11 @@ port: that is up to the console.
 from pathlib import Path
 from typing import Final
 
+from . import actions
+from .fake_qemu import FakeQEMU
 from .leaks import Leak, leakcheck
 
-__all__ = ["GUEST", "GUEST_ARGS", "Leak", "leakcheck"]
+__all__ = ["GUEST", "GUEST_ARGS", "FakeQEMU", "Leak", "actions", "leakcheck"]
 
 GUEST: Final = Path(__file__).with_name("guest.bin")
 

@@ -1,0 +1,176 @@
+"""A process to be run in QEMU's place, that does what QEMU does, and misbehaves where it is told to."""
+
+import contextlib
+import marshal
+import os
+import select
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from vmfsm.errors import ConfigError, TransitionError
+
+from . import actions
+from .actions import Action
+
+_NAME: Final = "qemu-system-fake"
+_RUN = "import sys; sys.path.append(sys.argv.pop(1)); from fake_qemu_process.qemu import main; main()"
+_LIKE_QEMU: Final = (actions.as_qemu(),)
+
+Actions = Iterable[Action]
+
+
+class FakeQEMU:
+    """A program that takes QEMU's arguments and speaks QMP and serial, and does what it is told at points.
+
+        with FakeQEMU(on={"quit": []}) as fake, Machine(fake.binary) as vm:
+            ...
+
+    What is not told otherwise is as of QEMU. Any number of machines may run it, one after the other and at
+    once. For what can be done at a point: `vmfsm.testing.actions`.
+
+    :param start: before it does anything at all.
+    :param greeting: when somebody has connected to a monitor, each time.
+    :param ready: when the first negotiation is over, once; where it has no monitor, after `start`.
+    :param on: by command, when that comes; also commands that QEMU does not have.
+    :param sigterm: when SIGTERM, SIGINT or SIGHUP comes.
+    :param lines: by line, when that comes on a console (without the white space around it).
+    :param reads_console: `False`: never read from the consoles.
+    :param version: QEMU's, in the greeting.
+    :raises ConfigError: for what is wrong with any of these; nothing is started or made then.
+
+    The program exists, in a private directory, inside of the `with` block. Its end kills what is left of
+    its processes.
+    """
+
+    def __init__(
+        self,
+        *,
+        start: Actions = (),
+        greeting: Actions = _LIKE_QEMU,
+        ready: Actions = (),
+        on: Mapping[str, Actions] | None = None,
+        sigterm: Actions = _LIKE_QEMU,
+        lines: Mapping[str, Actions] | None = None,
+        reads_console: bool = True,
+        version: tuple[int, int, int] = (9, 8, 7),
+    ) -> None:
+        if not isinstance(reads_console, bool):
+            raise ConfigError(f"reads_console must be a bool, not {reads_console!r}", field="reads_console")
+        self._behaviour = {
+            "start": _encode("start", start),
+            "greeting": _encode("greeting", greeting),
+            "ready": _encode("ready", ready),
+            "on": _encode_each("on", on or {}),
+            "sigterm": _encode("sigterm", sigterm),
+            "lines": _encode_each("lines", lines or {}),
+            "reads_console": reads_console,
+            "version": _check_version(version),
+        }
+        self._directory: str | None = None
+
+    def __enter__(self) -> Self:
+        if self._directory is not None:
+            raise TransitionError("this FakeQEMU is in use already: make another one", event="enter")
+        self._directory = tempfile.mkdtemp(prefix="vmfsm-fake-")
+        with open(self._behaviour_file, "wb") as behaviour:
+            marshal.dump(self._behaviour, behaviour)
+        # A shell script, since what stands behind #! must be short and without spaces.
+        run = [sys.executable, "-I", "-S", "-c", _RUN, str(Path(__file__).parent), self._behaviour_file]
+        with open(self.binary, "x", encoding="utf-8", opener=_open_executable) as file:
+            file.write(f'#!/bin/sh\nexec {shlex.join(run)} "$@"\n')
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._directory is not None
+        self._kill()
+        shutil.rmtree(self._directory)
+        self._directory = None
+
+    @property
+    def binary(self) -> str:
+        """The path of the program.
+
+        :raises TransitionError: outside of the `with` block.
+        """
+        if self._directory is None:
+            raise TransitionError("this FakeQEMU is not there: use it in a with statement", event="binary")
+        return os.path.join(self._directory, _NAME)
+
+    @property
+    def pids(self) -> frozenset[int]:
+        """The processes of it that live: what runs as QEMU, and what that has forked (proc(5)).
+
+        :raises TransitionError: outside of the `with` block.
+        """
+        mark = os.fsencode(self._behaviour_file)
+        found = set()
+        for name in filter(str.isdecimal, os.listdir("/proc")):
+            with contextlib.suppress(OSError):  # it is gone meanwhile, or somebody else's
+                # That of a zombie is empty.
+                if mark in Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0"):
+                    found.add(int(name))
+        return frozenset(found)
+
+    @property
+    def _behaviour_file(self) -> str:
+        return os.path.join(os.path.dirname(self.binary), "behaviour")
+
+    def _kill(self) -> None:
+        """All that is left: nothing of it makes new ones while a round passes over it in vain."""
+        while pids := self.pids:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    pidfd = os.pidfd_open(pid)
+                    try:
+                        if pid in self.pids:  # asked only now: the descriptor holds on to whoever has the pid
+                            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                            select.select([pidfd], [], [])
+                    finally:
+                        os.close(pidfd)
+
+
+def _open_executable(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o700)
+
+
+def _encode(point: str, given: Actions) -> list[tuple[object, ...]]:
+    """A list of actions as the process wants it.
+
+    :raises ConfigError: naming the point.
+    """
+    listed = list(given) if isinstance(given, Iterable) and not isinstance(given, Action) else [None]
+    encoded: list[tuple[object, ...]] = []
+    for action in listed:
+        if not isinstance(action, Action):
+            raise ConfigError(
+                f"{point} must be a list of actions, of vmfsm.testing.actions, not {given!r}", field=point
+            )
+        if action.name in actions.ONLY_AT_COMMANDS and not point.startswith("on["):
+            raise ConfigError(f"{point}: there is no command to answer", field=point)
+        encoded.append((action.name, *action.values))
+    return encoded
+
+
+def _encode_each(point: str, given: Mapping[str, Actions]) -> dict[str, list[tuple[object, ...]]]:
+    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+        raise ConfigError(f"{point} must be a mapping of str to lists of actions, not {given!r}", field=point)
+    return {key: _encode(f"{point}[{key!r}]", value) for key, value in given.items()}
+
+
+def _check_version(version: object) -> tuple[int, int, int]:
+    match version:
+        case (int(major), int(minor), int(micro)):
+            return major, minor, micro
+    raise ConfigError(f"version must be three numbers, not {version!r}", field="version")

@@ -1,0 +1,235 @@
+"""What QEMU does by itself: its command line, its commands, its ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .channel import Channel
+from .loop import Loop
+from .monitor import Monitor, event, greeting
+from .orders import Here, perform
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .orders import Order
+
+    Behaviour = dict[str, Any]
+    """What `FakeQEMU` was told: points and their orders, and a few settings."""
+
+
+class QEMU:
+    """A QEMU without a machine in it."""
+
+    def __init__(self, args: list[str], behaviour: Behaviour) -> None:
+        self.loop = Loop(self._take_signal)
+        self.releases = 0
+        """How often what was held was released."""
+        self.monitors: list[Monitor] = []
+        self.consoles: list[Channel] = []
+        self._behaviour = behaviour
+        self._on: dict[str, list[Order]] = behaviour["on"]
+        self._status = "prelaunch" if "-S" in args else "running"
+        self._was_ready = False
+        monitors, consoles = parse(args)
+        for options in monitors:
+            self._add_monitor(Channel(options))
+        for options in consoles:
+            self._add_console(Channel(options))
+
+    def main(self) -> None:
+        """From the start to the end of the process."""
+
+        def begin() -> None:
+            self.loop.channels += [*(monitor.channel for monitor in self.monitors), *self.consoles]
+            for monitor in self.monitors:
+                if monitor.channel.connected:
+                    self._greet(monitor)
+            if not self.monitors:
+                self._become_ready()
+
+        # What QEMU does by itself at the start comes after all that is ordered for it.
+        self.loop.spawn(perform(self, self._behaviour["start"], Here(), then=begin))
+        self.loop.run()
+
+    def emit(self, name: str, data: str = "") -> None:
+        """Send an event to every monitor that is past its negotiation."""
+        for monitor in self.monitors:
+            if monitor.negotiated:
+                monitor.channel.write(event(name, data))
+
+    def shut_down(self, reason: str, status: int = 0) -> None:
+        """End, as QEMU does: `ShutdownCause` of the QMP reference."""
+        guest = "true" if reason.startswith("guest") else "false"
+        self.emit("SHUTDOWN", f'{{"guest": {guest}, "reason": "{reason}"}}')
+        os._exit(status)
+
+    # -- points ---------------------------------------------------------------------------------------------
+
+    def _add_monitor(self, channel: Channel) -> None:
+        monitor = Monitor(channel, self._take_command)
+        channel.on_connect = lambda: self._greet(monitor)
+        self.monitors.append(monitor)
+
+    def _add_console(self, channel: Channel) -> None:
+        lines = self._behaviour["lines"]
+        channel.reads = self._behaviour["reads_console"]
+        rest = b""
+
+        def receive(data: bytes) -> None:
+            nonlocal rest
+            *whole, rest = (rest + data.replace(b"\r", b"\n")).split(b"\n")
+            for line in whole:
+                orders = lines.get(line.decode(errors="replace").strip(), ())
+                self.loop.spawn(perform(self, orders, Here(console=channel)))
+
+        if lines:
+            channel.on_data = receive
+        self.consoles.append(channel)
+
+    def _greet(self, monitor: Monitor) -> None:
+        monitor.begin()
+        here = Here(lambda: monitor.channel.write(greeting(self._behaviour["version"])), monitor)
+        self.loop.spawn(perform(self, self._behaviour["greeting"], here))
+
+    def _become_ready(self) -> None:
+        if not self._was_ready:
+            self._was_ready = True
+            self.loop.spawn(perform(self, self._behaviour["ready"], Here()))
+
+    def _take_signal(self, number: int) -> None:
+        def end() -> None:
+            os.write(2, f"qemu-system-fake: terminating on signal {number}\n".encode())
+            self.shut_down("host-signal")
+
+        self.loop.spawn(perform(self, self._behaviour["sigterm"], Here(end)))
+
+    def _take_command(self, monitor: Monitor, command: str, number: Any) -> None:
+        orders = self._on.get(command, (("as_qemu",),))
+        if command == "qmp_capabilities" and not monitor.negotiated:
+            here = Here(lambda: monitor.reply('"return": {}', number), monitor, number)
+            self.loop.spawn(perform(self, orders, here, then=lambda: self._end_negotiation(monitor)))
+        else:
+            here = Here(lambda: self._execute(monitor, command, number), monitor, number)
+            self.loop.spawn(perform(self, orders, here))
+
+    def _end_negotiation(self, monitor: Monitor) -> None:
+        monitor.negotiated = True
+        self._become_ready()
+
+    # -- commands -------------------------------------------------------------------------------------------
+
+    def _execute(self, monitor: Monitor, command: str, number: Any) -> None:
+        if command == "qmp_capabilities":
+            description = "Capabilities negotiation is already complete, command ignored"
+            monitor.refuse(description, number, "CommandNotFound")
+        elif command in _COMMANDS:
+            value = _COMMANDS[command](self)
+            monitor.reply(f'"return": {value}', number)
+            if command == "quit":
+                os._exit(0)
+        else:
+            monitor.refuse(f"The command {command} has not been found", number, "CommandNotFound")
+
+    def query_status(self) -> str:
+        running = "true" if self._status == "running" else "false"
+        return f'{{"status": "{self._status}", "running": {running}}}'
+
+    def query_version(self) -> str:
+        major, minor, micro = self._behaviour["version"]
+        return f'{{"qemu": {{"micro": {micro}, "minor": {minor}, "major": {major}}}, "package": "fake"}}'
+
+    def query_commands(self) -> str:
+        names = ", ".join(
+            f'{{"name": "{name}"}}' for name in sorted({"qmp_capabilities", *_COMMANDS, *self._on})
+        )
+        return f"[{names}]"
+
+    def stop(self) -> str:
+        if self._status == "running":
+            self._status = "paused"
+            self.emit("STOP")
+        return "{}"
+
+    def cont(self) -> str:
+        if self._status != "running":
+            self._status = "running"
+            self.emit("RESUME")
+        return "{}"
+
+    def power_down(self) -> str:
+        self.emit("POWERDOWN")
+        return "{}"
+
+    def reset(self) -> str:
+        if self._status != "running":
+            self._status = "prelaunch"
+        self.emit("RESET", '{"guest": false, "reason": "host-qmp-system-reset"}')
+        return "{}"
+
+    def quit(self) -> str:
+        self.emit("SHUTDOWN", '{"guest": false, "reason": "host-qmp-quit"}')
+        return "{}"
+
+
+_COMMANDS: dict[str, Callable[[QEMU], str]] = {
+    "cont": QEMU.cont,
+    "query-commands": QEMU.query_commands,
+    "query-status": QEMU.query_status,
+    "query-version": QEMU.query_version,
+    "quit": QEMU.quit,
+    "stop": QEMU.stop,
+    "system_powerdown": QEMU.power_down,
+    "system_reset": QEMU.reset,
+}
+"""Each makes its events and returns the JSON of its reply, which QEMU sends after them."""
+
+
+def parse(args: list[str]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """The options of the character devices that are monitors, and of those that are consoles."""
+    chardevs: dict[str, dict[str, str]] = {}
+    monitors: list[str] = []
+    consoles: list[str] = []
+    for option, value in zip(args, args[1:], strict=False):  # noqa: RUF007 - an import less
+        kind, properties = _split(value)
+        if option == "-chardev" and kind == "socket":
+            chardevs[properties.get("id", "")] = properties
+        elif option == "-mon" and properties.get("mode") == "control":
+            monitors.append(properties.get("chardev", kind))
+        elif option == "-serial" and value.startswith("chardev:"):
+            consoles.append(value.removeprefix("chardev:"))
+        elif option == "-device" and "chardev" in properties:
+            consoles.append(properties["chardev"])
+    return (
+        [chardevs[name] for name in monitors if name in chardevs],
+        [chardevs[name] for name in consoles if name in chardevs],
+    )
+
+
+def _split(value: str) -> tuple[str, dict[str, str]]:
+    """`kind,key=value,…`, with commas doubled inside of values; the kind is empty where there is none."""
+    kind, properties = "", {}
+    for word in value.replace(",,", "\0").split(","):
+        key, equals, rest = word.replace("\0", ",").partition("=")
+        if equals:
+            properties[key] = rest
+        elif not kind:
+            kind = key
+    return kind, properties
+
+
+def main() -> None:
+    """Run as `BEHAVIOUR ARGUMENT...`: the file that says what to do, and QEMU's arguments."""
+    import marshal
+
+    with open(sys.argv[1], "rb") as file:
+        behaviour = marshal.load(file)
+    args = sys.argv[2:]
+    if "-version" in args or "--version" in args:
+        version = ".".join(map(str, behaviour["version"]))
+        os.write(1, f"QEMU emulator version {version} (fake)\n".encode())
+        return
+    QEMU(args, behaviour).main()

@@ -3,19 +3,17 @@
 import os
 import shutil
 import signal
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import fake_qemu
 from tests.conftest import MakeMachine
-from tests.waiting import Ready, catches, is_alive, until
+from tests.waiting import catches, is_alive, until
 from vmfsm import AbnormalExit, LaunchError, LaunchPlan, Machine, Reason, State, hookimpl
-
-FAKE = fake_qemu.__file__
+from vmfsm.testing import FakeQEMU
+from vmfsm.testing import actions as do
 
 
 def process(*command: str, **parameters: object) -> Machine:
@@ -24,8 +22,13 @@ def process(*command: str, **parameters: object) -> Machine:
     return Machine(command[0], command[1:], **settings)  # type: ignore[arg-type]
 
 
-def fake(*options: str, **parameters: object) -> Machine:
-    return process(sys.executable, FAKE, *options, **{"plugins": [Ready()], **parameters})
+def launched(fake: FakeQEMU) -> tuple[Machine, int]:
+    """The machine, and its pid."""
+    vm = process(fake.binary).launch()
+    assert vm.pid is not None
+    pid = vm.pid
+    until(lambda: catches(pid, signal.SIGTERM))
+    return vm, pid
 
 
 def children(pid: int) -> list[int]:
@@ -173,13 +176,13 @@ class TestWrapper:
 
 
 def test_children_that_it_leaves_are_killed() -> None:
-    vm = fake("--child", "--on-term", "0").launch()
-    assert vm.pid is not None
-    pid = vm.pid
-    (child,) = children(pid)
-    os.kill(pid, signal.SIGTERM)
-    assert vm.wait(30) == 0
-    until(lambda: not is_alive(child))
+    with FakeQEMU(start=[do.fork()]) as fake:
+        vm, pid = launched(fake)
+        until(lambda: children(pid))
+        (child,) = children(pid)
+        os.kill(pid, signal.SIGTERM)
+        assert vm.wait(30) == 0
+        assert not is_alive(child)
 
 
 class TestInherits:
@@ -321,41 +324,44 @@ class TestIgnoredSIGCHLD:
         assert vm.exit_status is None
 
     def test_unasked_is_no_success_since_nothing_vouches_for_it(self) -> None:
-        vm = fake("--on-term", "0").launch()
-        assert vm.pid is not None
-        os.kill(vm.pid, signal.SIGTERM)
-        with pytest.raises(AbnormalExit, match="a status that could not be had") as caught:
-            vm.wait(30)
+        with FakeQEMU() as fake:
+            vm, pid = launched(fake)
+            os.kill(pid, signal.SIGTERM)
+            with pytest.raises(AbnormalExit, match="a status that could not be had") as caught:
+                vm.wait(30)
         assert (vm.state, vm.reason) == (State.FAILED, Reason.QEMU_EXIT)
         assert caught.value.exit_status is None
 
 
-@pytest.mark.parametrize(("on_term", "status"), [("3", 3), ("0", 0)])
-def test_a_status_on_our_sigterm(on_term: str, status: int) -> None:
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_status_on_our_sigterm(status: int) -> None:
     """Asked by SIGTERM, which is the polite way where there is no other."""
-    vm = fake("--on-term", on_term).launch()
-    if status == 0:
-        vm.shutdown()
-        assert (vm.state, vm.reason) == (State.STOPPED, Reason.REQUESTED)
-    else:
-        with pytest.raises(AbnormalExit, match="status 3"):
+    with FakeQEMU(sigterm=[do.exit_with(status)]) as fake:
+        vm, _ = launched(fake)
+        if status == 0:
             vm.shutdown()
-        assert (vm.state, vm.reason) == (State.FAILED, Reason.QEMU_EXIT)
-    assert vm.exit_status == status
+            assert (vm.state, vm.reason) == (State.STOPPED, Reason.REQUESTED)
+        else:
+            with pytest.raises(AbnormalExit, match="status 3"):
+                vm.shutdown()
+            assert (vm.state, vm.reason) == (State.FAILED, Reason.QEMU_EXIT)
+        assert vm.exit_status == status
 
 
 def test_deaf_to_sigterm() -> None:
-    vm = fake("--on-term", "ignore").launch()
-    with pytest.raises(AbnormalExit, match="SIGKILL"):
-        vm.shutdown(timeout=0.5)
+    with FakeQEMU(sigterm=[]) as fake:
+        vm, _ = launched(fake)
+        with pytest.raises(AbnormalExit, match="SIGKILL"):
+            vm.shutdown(timeout=0.5)
     assert (vm.state, vm.reason) == (State.FAILED, Reason.WEDGED)
     assert vm.exit_status == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("status", [0, 1, 255])
 def test_its_end_during_launch(status: int) -> None:
-    vm = fake("--exit", str(status))
-    with pytest.raises(LaunchError, match=f"QEMU ended with status {status}") as caught:
-        vm.launch()
+    with FakeQEMU(start=[do.exit_with(status)]) as fake:
+        vm = Machine(fake.binary)
+        with pytest.raises(LaunchError, match=f"QEMU ended with status {status}") as caught:
+            vm.launch()
     assert caught.value.exit_status == vm.exit_status == status
     assert (vm.state, vm.reason) == (State.FAILED, Reason.LAUNCH_ERROR)

@@ -1,13 +1,10 @@
 """Waiting for what happens elsewhere: conditions, and calls in other threads."""
 
-import os
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-from vmfsm import LaunchPlan, hookimpl
 
 LIMIT = 30.0
 """Seconds that anything may take on a busy machine that is not itself about time."""
@@ -71,20 +68,3 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
     except OSError:
         return False
-
-
-class Ready:
-    """The plugin for `fake_qemu.py`: the launch is over when that is ready."""
-
-    name = "ready"
-
-    @hookimpl
-    def pre_launch(self, plan: LaunchPlan) -> None:
-        self._ready, theirs = os.pipe()
-        plan.defer(lambda: os.close(self._ready))
-        plan.env["FAKE_READY_FD"] = str(plan.give(os.fdopen(theirs, "wb")))
-
-    @hookimpl
-    def post_launch(self) -> None:
-        if os.read(self._ready, 1) == b"":
-            raise EOFError("it ended before it was ready")

@@ -1,18 +1,15 @@
 """Machines with a monitor, for the tests of the qmp plugin."""
 
 import contextlib
-import json
 import logging
 import socket
-import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 from vmfsm_plugins.qmp import QMP
 
-from tests.plugins import fake_qmp
 from vmfsm import LaunchPlan, Machine, VMError, hookimpl
-from vmfsm.testing import GUEST_ARGS
+from vmfsm.testing import GUEST_ARGS, FakeQEMU
 
 BUILT_IN = ("console", "fdpass", "logs", "migration", "qmp", "snapshots")
 MakeMachine = Callable[..., Machine]
@@ -22,24 +19,23 @@ MakeMachine = Callable[..., Machine]
 def monitored(qemu: str, caplog: pytest.LogCaptureFixture) -> Iterator[MakeMachine]:
     """Makes machines with a monitor, launched by default, with a QEMU that does nothing by default.
 
-    Takes more plugin objects, options of the plugin in `qmp`, `fake` for what the fake QEMU does, and what
+    Takes more plugin objects, options of the plugin in `qmp`, a fake QEMU to be run instead, and what
     `Machine` takes. Kills the machines at the end, and sees that nothing was logged.
     """
     machines: list[Machine] = []
+    fakes = contextlib.ExitStack()
 
     def build(
         *plugins: object,
         qmp: dict[str, object] | None = None,
         args: tuple[str, ...] = ("-M", "none", "-nodefaults"),
-        fake: dict[str, object] | None = None,
+        fake: FakeQEMU | None = None,
         launch: bool = True,
         **parameters: object,
     ) -> Machine:
         given = [QMP(**(qmp or {})), *plugins]  # type: ignore[arg-type]  # tests pass what is wrong, too
         settings: dict[str, object] = {"args": args, "block": BUILT_IN, "plugins": given, **parameters}
-        if fake is not None:
-            settings |= {"args": ["--do", json.dumps(fake)], "wrapper": [sys.executable], "display": None}
-        vm = Machine(qemu if fake is None else fake_qmp.__file__, **settings)  # type: ignore[arg-type]
+        vm = Machine(qemu if fake is None else fakes.enter_context(fake).binary, **settings)  # type: ignore[arg-type]
         machines.append(vm)
         return vm.launch() if launch else vm
 
@@ -47,6 +43,7 @@ def monitored(qemu: str, caplog: pytest.LogCaptureFixture) -> Iterator[MakeMachi
     for machine in machines:
         with contextlib.suppress(VMError):
             machine.kill()
+    fakes.close()
     records = caplog.get_records("call")
     assert [record for record in records if record.levelno >= logging.WARNING] == []
 

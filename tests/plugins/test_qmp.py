@@ -27,8 +27,20 @@ from vmfsm import (
     VMError,
     hookimpl,
 )
+from vmfsm.testing import FakeQEMU
+from vmfsm.testing import actions as do
 
 BARE = ("-M", "none", "-nodefaults")
+
+
+def holding() -> FakeQEMU:
+    """One that replies to `slow` when `release` comes, and before it replies to that."""
+    on = {
+        "slow": [do.hold(), do.reply()],
+        "release": [do.release(), do.reply()],
+        "next": [do.reply("mine")],
+    }
+    return FakeQEMU(on=on)
 
 
 def test_it_executes_commands(monitored: MakeMachine) -> None:
@@ -42,7 +54,7 @@ def test_it_executes_commands(monitored: MakeMachine) -> None:
 
 
 def test_the_greeting_and_the_version(monitored: MakeMachine) -> None:
-    vm = monitored(fake={})
+    vm = monitored(fake=FakeQEMU())
     assert vm.qmp.version == (9, 8, 7)
     vm.qmp.greeting["QMP"]["capabilities"].clear()  # a copy
     assert vm.qmp.greeting["QMP"]["capabilities"] == ["oob"]
@@ -127,11 +139,11 @@ def test_out_of_band(monitored: MakeMachine) -> None:
 
 def test_out_of_band_where_it_is_not_offered(monitored: MakeMachine) -> None:
     greeting = '{"QMP": {"version": {"qemu": {"major": 2, "minor": 1, "micro": 0}}, "capabilities": []}}\r\n'
-    vm = monitored(fake={"greeting": greeting})
+    vm = monitored(fake=FakeQEMU(greeting=[do.send(greeting)]))
     assert vm.qmp.version == (2, 1, 0)
     with pytest.raises(ConfigError, match="out of band"):
         vm.qmp.execute_oob("x-oob-test")
-    vm.qmp.execute("anything")
+    vm.qmp.execute("query-status")
 
 
 def test_several_threads_at_once(monitored: MakeMachine) -> None:
@@ -190,7 +202,7 @@ def test_the_twins_in_an_async_hook_and_in_another_loop(monitored: MakeMachine) 
 
 
 def test_a_cancelled_twin_leaves_nothing_behind(monitored: MakeMachine) -> None:
-    vm = monitored(fake={"on": {"slow": [["hold"]], "next": [["return", "mine"]]}})
+    vm = monitored(fake=holding())
 
     async def cancel() -> None:
         task = asyncio.ensure_future(vm.qmp.aio.execute("slow"))
@@ -206,7 +218,7 @@ def test_a_cancelled_twin_leaves_nothing_behind(monitored: MakeMachine) -> None:
 
 
 def test_a_late_reply_never_answers_the_next_command(monitored: MakeMachine) -> None:
-    vm = monitored(fake={"on": {"slow": [["hold"]], "next": [["return", "mine"]]}})
+    vm = monitored(fake=holding())
     for _ in range(20):
         with pytest.raises(MachineTimeout, match=r"execute\('slow'\)") as caught:
             vm.qmp.execute("slow", timeout=0.01)
@@ -226,7 +238,7 @@ def interruptible() -> Iterator[None]:
 
 @pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_cancels(monitored: MakeMachine) -> None:
-    vm = monitored(fake={"on": {"slow": [["hold"]]}})
+    vm = monitored(fake=holding())
 
     def interrupt() -> None:
         until(lambda: any(r.data.get("command") == "slow" for r in vm.timeline))
@@ -243,7 +255,7 @@ def test_ctrl_c_cancels(monitored: MakeMachine) -> None:
 
 
 def test_death_during_a_command(monitored: MakeMachine) -> None:
-    vm = monitored(fake={"on": {"slow": [["hold"]]}})
+    vm = monitored(fake=holding())
     calls = [InThread(vm.qmp.execute, "slow", timeout=None) for _ in range(3)]
     until(lambda: [r.data.get("command") for r in vm.timeline].count("slow") == 3)
     assert vm.pid
@@ -258,7 +270,7 @@ def test_death_during_a_command(monitored: MakeMachine) -> None:
 
 
 def test_a_command_that_ends_qemu(monitored: MakeMachine) -> None:
-    vm = monitored(fake={"on": {"crash": [["exit", 3]]}})
+    vm = monitored(fake=FakeQEMU(on={"crash": [do.exit_with(3)]}))
     began = time.monotonic()
     with pytest.raises(MachineDied, match="status 3"):
         vm.qmp.execute("crash", timeout=None)
@@ -367,18 +379,17 @@ def test_run_state_of_a_migration_that_sends_no_events(monitored_guest: MakeGues
 
 
 def test_why_it_stopped_is_asked_for(monitored: MakeMachine) -> None:
-    stop = '{"event": "STOP", "timestamp": {"seconds": 1, "microseconds": 2}}\r\n'
-    on = {"break": [["send", stop], ["return", {}]], "query-status": [["return", {"status": "debug"}]]}
-    vm = monitored(fake={"on": on})
+    on = {"break": [do.emit("STOP"), do.reply()], "query-status": [do.reply({"status": "debug"})]}
+    vm = monitored(fake=FakeQEMU(on=on))
     vm.qmp._session.run_state = "running"  # type: ignore[attr-defined]  # the fake only ever says why
     vm.qmp.execute("break")
     until(lambda: vm.run_state == "debug")
 
 
 def test_the_run_state_is_as_of_the_last_of_what_came_at_once(monitored: MakeMachine) -> None:
-    status = '{"return": {"status": "paused"}, "id": ID}\r\n'
+    status = '{"return": {"status": "paused"}, "id": $id}\r\n'
     resume = '{"event": "RESUME", "timestamp": {"seconds": 1, "microseconds": 2}}\r\n'
-    vm = monitored(fake={"on": {"query-status": [["send", status + resume]]}})
+    vm = monitored(fake=FakeQEMU(on={"query-status": [do.send(status + resume)]}))
     vm.qmp.wait_event("RESUME")
     assert vm.run_state == "running"
     vm.qmp.execute("query-status")

@@ -15,13 +15,15 @@ from vmfsm_plugins.qmp.events import SIZE, matches
 from tests.plugins.monitors import MakeMachine
 from tests.waiting import InThread, until
 from vmfsm import ConfigError, Machine, MachineDied, MachineTimeout
+from vmfsm.testing import FakeQEMU
+from vmfsm.testing import actions as do
 
-EVENT = '{"event": "STEP", "data": {"n": NUMBER}, "timestamp": {"seconds": 1, "microseconds": 2}}\r\n'
+EVENT = '{"event": "STEP", "data": {"n": $number}, "timestamp": {"seconds": 1, "microseconds": 2}}\r\n'
 
 
-def flooding(number: int, event: str = EVENT) -> dict[str, object]:
-    """What the fake does: on `flood`, send so many events and then the reply."""
-    return {"on": {"flood": [["send-many", event, number], ["return", {}]]}}
+def flooding(number: int, event: str = EVENT) -> FakeQEMU:
+    """One that does this: on `flood`, send so many events and then the reply."""
+    return FakeQEMU(on={"flood": [do.send(event, times=number), do.reply()]})
 
 
 def numbers(events: list[dict[str, Any]]) -> list[int]:
@@ -278,7 +280,7 @@ class Hostile(str):
 
 
 def test_what_is_matched_with_is_copied(monitored: MakeMachine) -> None:
-    vm = monitored(fake=flooding(2, EVENT.replace("NUMBER", '"x", "m": NUMBER')))
+    vm = monitored(fake=flooding(2, EVENT.replace("$number", '"x", "m": $number')))
     match = {"data": MappingProxyType({"n": Hostile("x"), "m": 2})}
     waiting = InThread(vm.qmp.wait_event, "STEP", match=match)
     until(lambda: vm.qmp._session.ring._waits)  # type: ignore[attr-defined]
@@ -289,7 +291,7 @@ def test_what_is_matched_with_is_copied(monitored: MakeMachine) -> None:
 
 @pytest.mark.parametrize("name", ["GUEST_PANICKED", "WATCHDOG", "SHUTDOWN", "MIGRATION"])
 def test_events_with_data_of_other_types(monitored: MakeMachine, name: str) -> None:
-    data = '"data": {"action": [1], "reason": {"a": 1}, "status": [], "n": NUMBER}'
+    data = '"data": {"action": [1], "reason": {"a": 1}, "status": [], "n": $number}'
     vm = monitored(fake=flooding(1, f'{{"event": "{name}", {data}}}\r\n'))
     vm.qmp.execute("flood")
     assert numbers(vm.qmp.events()) == [1]
@@ -306,12 +308,12 @@ def test_messages_name_the_wait(monitored: MakeMachine) -> None:
 
 
 def test_large_events_are_not_kept_in_records(monitored: MakeMachine) -> None:
-    large = '{"event": "STEP", "data": {"n": NUMBER, "x": "' + "x" * 5_000 + '"}}\r\n'
+    large = '{"event": "STEP", "data": {"n": $number, "x": "' + "x" * 5_000 + '"}}\r\n'
     vm = monitored(fake=flooding(1, large))
     vm.qmp.execute("flood")
     (record,) = (record for record in vm.timeline if record.kind == "qmp-event")
     assert record.data["event"] == "STEP"
-    assert record.data["bytes"] == len(large.replace("NUMBER", "1"))
+    assert record.data["bytes"] == len(large.replace("$number", "1"))
     assert len(vm.qmp.wait_event("STEP")["data"]["x"]) == 5_000
 
 

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from vmfsm_plugins.qmp import QMPConnectionError
 
-from tests.plugins.fake_qmp import GREETING
 from tests.plugins.monitors import MakeMachine
 from tests.waiting import InThread, until
 from vmfsm import Machine, MachineDied, MachineTimeout, Reason, State, hookimpl
+from vmfsm.testing import FakeQEMU
+from vmfsm.testing import actions as do
 
 MIB = 1024 * 1024
 
@@ -43,23 +44,23 @@ async def _close(vm: Any) -> None:
 
 
 LOSSES: dict[str, tuple[Any, str]] = {
-    "closed": ([["close"]], "QEMU closed it"),
-    "half a message": ([["send", '{"return": '], ["close"]], "in the middle of a message"),
-    "no JSON": ([["send", "nonsense\r\n"]], "not JSON"),
-    "no reply": ([["send", '{"id": ID}\r\n']], "a reply that is none"),
-    "too long": ([["send-long", 11 * MIB]], "more than 10485760 bytes"),
+    "closed": ([do.hang_up()], "QEMU closed it"),
+    "half a message": ([do.send('{"return": '), do.hang_up()], "in the middle of a message"),
+    "no JSON": ([do.send("nonsense\r\n")], "not JSON"),
+    "no reply": ([do.send('{"id": $id}\r\n')], "a reply that is none"),
+    "too long": ([do.reply("x" * 11 * MIB)], "more than 10485760 bytes"),
 }
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_after_qemu_caused_the_loss(monitored: MakeMachine, loss: str) -> None:
     actions, message = LOSSES[loss]
-    vm = monitored(fake={"on": {"trouble": actions}})
+    vm = monitored(fake=FakeQEMU(on={"trouble": actions}))
     for _ in range(3):
         with pytest.raises(QMPConnectionError, match=message + r".*; reconnect\(\) may help"):
             vm.qmp.execute("trouble")
         vm.qmp.reconnect()
-        assert vm.qmp.execute("anything") == {}
+        assert vm.qmp.execute("query-status")["running"]
     with pytest.raises(QMPConnectionError):
         vm.qmp.execute("trouble")
     vm.shutdown()  # which connects again
@@ -68,10 +69,10 @@ def test_after_qemu_caused_the_loss(monitored: MakeMachine, loss: str) -> None:
 
 def test_a_reply_that_comes_to_the_next_connection(monitored: MakeMachine) -> None:
     late = '{"return": {"status": "stale"}, "id": 1}\r\n'
-    fake = {
-        "greeting": late + json.dumps(GREETING) + "\r\n",
-        "on": {"qmp_capabilities": [["send", late + '{"return": {}}\r\n']], "hang-up": [["close"]]},
-    }
+    fake = FakeQEMU(
+        greeting=[do.send(late), do.as_qemu()],
+        on={"qmp_capabilities": [do.send(late), do.as_qemu()], "hang-up": [do.hang_up()]},
+    )
     vm = monitored(fake=fake)
     with pytest.raises(QMPConnectionError):
         vm.qmp.execute("hang-up")
@@ -215,7 +216,8 @@ def test_two_threads_connecting_again(monitored: MakeMachine, again: Any) -> Non
 
 
 def test_connecting_again_to_a_qemu_that_is_about_to_be_dead(monitored: MakeMachine, again: Any) -> None:
-    vm = monitored(qmp={"address": again}, fake={"on": {"vanish": [["vanish", 0.3]]}})
+    vanish = [do.hang_up(for_good=True, everywhere=True), do.wait(0.3), do.exit_with(3)]
+    vm = monitored(qmp={"address": again}, fake=FakeQEMU(on={"vanish": vanish}))
     call = InThread(vm.qmp.execute, "vanish")
     until(vm.qmp._session._client.lost.done)  # type: ignore[attr-defined]
     with pytest.raises(MachineDied, match="status 3"):
@@ -225,7 +227,7 @@ def test_connecting_again_to_a_qemu_that_is_about_to_be_dead(monitored: MakeMach
 
 
 def test_pending_commands_when_connecting_again(monitored: MakeMachine, again: Any) -> None:
-    vm = monitored(qmp={"address": again}, fake={"on": {"slow": [["hold"]]}})
+    vm = monitored(qmp={"address": again}, fake=FakeQEMU(on={"slow": []}))
     call = InThread(vm.qmp.execute, "slow")
     until(lambda: any(record.data.get("command") == "slow" for record in vm.timeline))
     vm.qmp.reconnect()

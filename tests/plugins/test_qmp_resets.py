@@ -9,6 +9,8 @@ import pytest
 from tests.plugins.monitors import MakeGuest, MakeMachine
 from tests.waiting import InThread, until
 from vmfsm import ConfigError, GuestPanicked, Machine, MachineTimeout, Reason, State, TransitionError
+from vmfsm.testing import FakeQEMU
+from vmfsm.testing import actions as do
 
 TRIPLE_FAULT = b"\x0f\x01\x1e\x06\x7c\xcc" + bytes(504) + b"\x55\xaa"
 """A boot sector: `lidt 0x7c06`, where there is nothing but zeros, and `int3`."""
@@ -100,16 +102,19 @@ def test_resets_by_the_host_are_no_loop(monitored: MakeMachine) -> None:
     assert verdicts(vm) == 0
 
 
-RESET = (
-    '{"event": "RESET", "data": {"guest": true, "reason": "guest-reset"},'
-    ' "timestamp": {"seconds": 1, "microseconds": 2}}\r\n'
-)
+def resetting(times: int) -> FakeQEMU:
+    """One whose guest resets so often on `loop`, and once on `reset`."""
+    guest = {"guest": True, "reason": "guest-reset"}
+    on = {
+        "loop": [do.emit("RESET", guest, times=times), do.reply()],
+        "reset": [do.emit("RESET", guest), do.reply()],
+    }
+    return FakeQEMU(on=on)
 
 
 @pytest.mark.parametrize("most", [0, 10**30])
 def test_extreme_limits(monitored: MakeMachine, most: int) -> None:
-    on = {"loop": [["send-many", RESET, 5], ["return", {}]]}
-    vm = monitored(fake={"on": on}, qmp={"boot_loop": (most, 1.0)})
+    vm = monitored(fake=resetting(5), qmp={"boot_loop": (most, 1.0)})
     for n in (1, 2):
         vm.qmp.execute("loop")
         assert verdicts(vm) == (n if most == 0 else 0)
@@ -117,9 +122,8 @@ def test_extreme_limits(monitored: MakeMachine, most: int) -> None:
 
 
 def test_by_default(monitored: MakeMachine) -> None:
-    on = {"reboots": [["send-many", RESET, 50], ["return", {}]], "reset": [["send", RESET], ["return", {}]]}
-    vm = monitored(fake={"on": on})
-    vm.qmp.execute("reboots")
+    vm = monitored(fake=resetting(50))
+    vm.qmp.execute("loop")
     assert verdicts(vm) == 0, "it may be ten of a PC"
     vm.qmp.execute("reset")
     with pytest.raises(GuestPanicked) as caught:
@@ -128,8 +132,7 @@ def test_by_default(monitored: MakeMachine) -> None:
 
 
 def test_another_loop_is_another_verdict(monitored: MakeMachine) -> None:
-    on = {"loop": [["send-many", RESET, 10], ["return", {}]], "reset": [["send", RESET], ["return", {}]]}
-    vm = monitored(fake={"on": on}, qmp={"boot_loop": (4, 1.0)})
+    vm = monitored(fake=resetting(10), qmp={"boot_loop": (4, 1.0)})
     for n in (1, 2):
         vm.qmp.execute("loop")
         assert verdicts(vm) == n

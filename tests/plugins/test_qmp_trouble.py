@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import gc
-import json
 import os
 import re
 import signal
@@ -14,10 +13,11 @@ from typing import Any
 import pytest
 from vmfsm_plugins.qmp import QMPConnectionError
 
-from tests.plugins.fake_qmp import GREETING
 from tests.plugins.monitors import MakeMachine
 from tests.waiting import InThread, until
 from vmfsm import LaunchError, LaunchPlan, MachineDied, MachineTimeout, PluginError, Reason, State, hookimpl
+from vmfsm.testing import FakeQEMU
+from vmfsm.testing import actions as do
 
 MIB = 1024 * 1024
 
@@ -25,26 +25,26 @@ MIB = 1024 * 1024
 @pytest.mark.parametrize(
     ("actions", "message"),
     [
-        ([["send", "this is no JSON\r\n"]], "not JSON: b'this is no JSON"),
-        ([["send", "[1, 2]\r\n"]], r"no message: \[1, 2\]"),
-        ([["send", "\xff\r\n"]], "not JSON"),
-        ([["send", '{"id": ID}\r\n']], "a reply that is none"),
-        ([["send", '{"id": ID, "error": "oops"}\r\n']], "a reply that is none"),
-        ([["send", '{"id": ID, "error": {"class": 1, "desc": "x"}}\r\n']], "a reply that is none"),
-        ([["send", '{"event": 5}\r\n']], "an event that is none"),
-        ([["send", '{"event": "X", "data": 5}\r\n']], "an event that is none"),
+        ([do.send("this is no JSON\r\n")], "not JSON: b'this is no JSON"),
+        ([do.send("[1, 2]\r\n")], r"no message: \[1, 2\]"),
+        ([do.send("\xff\r\n")], "not JSON"),
+        ([do.send('{"id": $id}\r\n')], "a reply that is none"),
+        ([do.send('{"id": $id, "error": "oops"}\r\n')], "a reply that is none"),
+        ([do.send('{"id": $id, "error": {"class": 1, "desc": "x"}}\r\n')], "a reply that is none"),
+        ([do.send('{"event": 5}\r\n')], "an event that is none"),
+        ([do.send('{"event": "X", "data": 5}\r\n')], "an event that is none"),
         (
-            [["send", '{"error": {"class": "GenericError", "desc": "JSON"}}\r\n']],
+            [do.send('{"error": {"class": "GenericError", "desc": "JSON"}}\r\n')],
             "could not read what it was",
         ),
-        ([["send-long", 11 * MIB]], "more than 10485760 bytes"),
-        ([["close"]], "QEMU closed it; reconnect"),
-        ([["send", '{"return": {}, "id'], ["close"]], "in the middle of a message"),
-        ([["send", "x" * 100_000 + "\r\n"]], r"\(100002 bytes\)"),
+        ([do.reply("x" * 11 * MIB)], "more than 10485760 bytes"),
+        ([do.hang_up()], "QEMU closed it; reconnect"),
+        ([do.send('{"return": {}, "id'), do.hang_up()], "in the middle of a message"),
+        ([do.send("x" * 100_000 + "\r\n")], r"\(100002 bytes\)"),
     ],
 )
 def test_a_monitor_that_is_lost(monitored: MakeMachine, actions: Any, message: str) -> None:
-    vm = monitored(fake={"on": {"trouble": actions}})
+    vm = monitored(fake=FakeQEMU(on={"trouble": actions}))
     with pytest.raises(QMPConnectionError, match=message) as caught:
         vm.qmp.execute("trouble", timeout=10)
     assert len(str(caught.value)) < 400
@@ -58,7 +58,7 @@ def test_a_monitor_that_is_lost(monitored: MakeMachine, actions: Any, message: s
 
 
 def test_long_messages_that_are_not_too_long(monitored: MakeMachine) -> None:
-    vm = monitored(fake={"on": {"long": [["send-long", 9 * MIB]]}})
+    vm = monitored(fake=FakeQEMU(on={"long": [do.reply("x" * 9 * MIB)]}))
     assert len(vm.qmp.execute("long")) == 9 * MIB
 
 
@@ -73,7 +73,7 @@ def test_long_messages_that_are_not_too_long(monitored: MakeMachine) -> None:
     ],
 )
 def test_a_greeting_that_is_none(monitored: MakeMachine, greeting: str, message: str | None) -> None:
-    vm = monitored(fake={"greeting": greeting}, launch=False)
+    vm = monitored(fake=FakeQEMU(greeting=[do.send(greeting)]), launch=False)
     began = time.monotonic()
     half = greeting.endswith("capab")
     with pytest.raises(LaunchError, match=message) as caught:
@@ -87,11 +87,11 @@ def test_a_greeting_that_is_none(monitored: MakeMachine, greeting: str, message:
 
 def test_events_before_the_greeting_and_before_the_negotiation_is_over(monitored: MakeMachine) -> None:
     event = '{"event": "RESUME", "timestamp": {"seconds": 1, "microseconds": 2}}\r\n'
-    agreement = event + '{"return": {}, "id": ID}\r\n'
-    fake = {
-        "greeting": event + json.dumps(GREETING) + "\r\n",
-        "on": {"qmp_capabilities": [["send", agreement]]},
-    }
+    agreement = event + '{"return": {}, "id": $id}\r\n'
+    fake = FakeQEMU(
+        greeting=[do.send(event), do.as_qemu()],
+        on={"qmp_capabilities": [do.send(agreement)], "anything": [do.reply()]},
+    )
     vm = monitored(fake=fake)
     assert [event["event"] for event in vm.qmp.events()] == ["RESUME", "RESUME"]
     assert vm.qmp.version == (9, 8, 7)
@@ -99,7 +99,9 @@ def test_events_before_the_greeting_and_before_the_negotiation_is_over(monitored
 
 
 def test_the_time_for_the_negotiation(monitored: MakeMachine) -> None:
-    vm = monitored(fake={"greeting": '{"QMP": '}, qmp={"negotiate_timeout": 0.1}, launch=False)
+    vm = monitored(
+        fake=FakeQEMU(greeting=[do.send('{"QMP": ')]), qmp={"negotiate_timeout": 0.1}, launch=False
+    )
     began = time.monotonic()
     with pytest.raises(LaunchError, match=r"not ready after 0.1 s \(negotiate_timeout\)") as caught:
         vm.launch(timeout=30)
@@ -109,15 +111,14 @@ def test_the_time_for_the_negotiation(monitored: MakeMachine) -> None:
 
 
 def test_refused_capabilities(monitored: MakeMachine) -> None:
-    refusal = '{"id": ID, "error": {"class": "GenericError", "desc": "no"}}\r\n'
-    vm = monitored(fake={"on": {"qmp_capabilities": [["send", refusal]]}}, launch=False)
+    vm = monitored(fake=FakeQEMU(on={"qmp_capabilities": [do.refuse()]}), launch=False)
     with pytest.raises(LaunchError, match="refused the negotiation"):
         vm.launch()
 
 
 @pytest.mark.parametrize("command", ["qmp_capabilities", "query-status"])
 def test_the_end_in_the_middle_of_the_negotiation(monitored: MakeMachine, command: str) -> None:
-    vm = monitored(fake={"on": {command: [["exit", 7]]}}, launch=False)
+    vm = monitored(fake=FakeQEMU(on={command: [do.exit_with(7)]}), launch=False)
     with pytest.raises(LaunchError, match="status 7") as caught:
         vm.launch()
     assert (vm.reason, caught.value.exit_status) == (Reason.LAUNCH_ERROR, 7)
@@ -125,7 +126,7 @@ def test_the_end_in_the_middle_of_the_negotiation(monitored: MakeMachine, comman
 
 @pytest.mark.parametrize("command", ["qmp_capabilities", "query-status"])
 def test_hanging_up_in_the_middle_of_the_negotiation(monitored: MakeMachine, command: str) -> None:
-    vm = monitored(fake={"on": {command: [["close"]]}}, launch=False)
+    vm = monitored(fake=FakeQEMU(on={command: [do.hang_up()]}), launch=False)
     with pytest.raises(LaunchError, match="QEMU closed it"):
         vm.launch()
     assert vm.reason is Reason.HOOK_FAILED
@@ -183,7 +184,12 @@ def test_launches_that_are_killed_at_any_point(monitored: MakeMachine) -> None:
 def test_nothing_is_left_unawaited(monitored: MakeMachine) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for fake in ({}, {"on": {"query-status": [["close"]]}}, {"greeting": "x\r\n"}, {"greeting": "{"}):
+        for fake in (
+            FakeQEMU(),
+            FakeQEMU(on={"query-status": [do.hang_up()]}),
+            FakeQEMU(greeting=[do.send("x\r\n")]),
+            FakeQEMU(greeting=[do.send("{")]),
+        ):
             vm = monitored(fake=fake, launch=False)
             with contextlib.suppress(LaunchError):
                 vm.launch(timeout=2)

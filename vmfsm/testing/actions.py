@@ -17,6 +17,7 @@ from vmfsm.errors import ConfigError
 __all__ = [
     "Action",
     "as_qemu",
+    "close_console",
     "die_of",
     "emit",
     "exit_with",
@@ -127,12 +128,13 @@ def emit(
     return Action("emit", (_text("event", event), encoded, _times(times), per_second))
 
 
-def hang_up(*, for_good: bool = False) -> Action:
+def hang_up(*, for_good: bool = False, everywhere: bool = False) -> Action:
     """Close the connection of this monitor, or of all; a monitor that listens can be connected to again.
 
     :param for_good: it can't: the listening socket is closed, too.
+    :param everywhere: of all monitors, also where the point is one monitor's.
     """
-    return Action("hang_up", (_flag("for_good", for_good),))
+    return Action("hang_up", (_flag("for_good", for_good), _flag("everywhere", everywhere)))
 
 
 # -- consoles and output ------------------------------------------------------------------------------------
@@ -145,9 +147,12 @@ def say(data: str | bytes, *, times: int | None = 1, console: int | None = None)
     :param times: so often; `None`: for ever, as fast as it is read.
     :param console: its number, in the order of QEMU's arguments; `None`: the one at hand, or else the first.
     """
-    fine = console is None or (type(console) is int and console >= 0)
-    _require("console", fine, "an int, at least 0, or None", console)
-    return Action("say", (_bytes(data), _times(times), console))
+    return Action("say", (_bytes(data), _times(times), _console(console)))
+
+
+def close_console(console: int | None = None) -> Action:
+    """Close a console, as `say` has it: its other end is at the end of the file."""
+    return Action("close_console", (_console(console),))
 
 
 def output(data: str | bytes, *, stdout: bool = False) -> Action:
@@ -214,6 +219,12 @@ def _times(value: int | None) -> int | None:
     _require(
         "times", value is None or (type(value) is int and value >= 0), "an int, at least 0, or None", value
     )
+    return value
+
+
+def _console(value: int | None) -> int | None:
+    fine = value is None or (type(value) is int and value >= 0)
+    _require("console", fine, "an int, at least 0, or None", value)
     return value
 
 

@@ -95,11 +95,21 @@ def _emit(qemu: QEMU, here: Here, name: str, data: str, times: int | None, per_s
 
 
 def _say(qemu: QEMU, here: Here, data: bytes, times: int | None, console: int | None) -> Task:
-    if console is None and here.console is not None:
-        channels = [here.console]
-    else:
-        channels = qemu.consoles[console or 0 :][:1]
+    channels = _consoles(qemu, here, console)
     return _stream(channels, lambda number: data.replace(b"$number", b"%d" % number), times)
+
+
+def _close_console(qemu: QEMU, here: Here, console: int | None) -> Task:
+    for channel in _consoles(qemu, here, console):
+        channel.close()
+    yield from ()
+
+
+def _consoles(qemu: QEMU, here: Here, console: int | None) -> list[Channel]:
+    """The one that is meant, if it is there."""
+    if console is None and here.console is not None:
+        return [here.console]
+    return qemu.consoles[console or 0 :][:1]
 
 
 def _stream(
@@ -131,8 +141,8 @@ def _stream(
             return
 
 
-def _hang_up(qemu: QEMU, here: Here, for_good: bool) -> Task:
-    for monitor in [here.monitor] if here.monitor else qemu.monitors:
+def _hang_up(qemu: QEMU, here: Here, for_good: bool, everywhere: bool) -> Task:
+    for monitor in [here.monitor] if here.monitor and not everywhere else qemu.monitors:
         monitor.channel.close(for_good=for_good)
     yield from ()
 
@@ -203,6 +213,7 @@ _ACTIONS: dict[str, Callable[..., Task]] = {
     "send": _send,
     "emit": _emit,
     "say": _say,
+    "close_console": _close_console,
     "hang_up": _hang_up,
     "output": _output,
     "fork": _fork,

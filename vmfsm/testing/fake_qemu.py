@@ -7,6 +7,7 @@ import select
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -83,8 +84,13 @@ class FakeQEMU:
             marshal.dump(self._behaviour, behaviour)
         # A shell script, since what stands behind #! must be short and without spaces.
         run = [sys.executable, "-I", "-S", "-c", _RUN, str(Path(__file__).parent), self._behaviour_file]
-        with open(self.binary, "x", encoding="utf-8", opener=_open_executable) as file:
-            file.write(f'#!/bin/sh\nexec {shlex.join(run)} "$@"\n')
+        # Written by another process: what this one has open for writing, the children that other threads
+        # start have open, too, for a moment, and then it cannot be executed (execve(2), ETXTBSY).
+        text = f'#!/bin/sh\nexec {shlex.join(run)} "$@"\n'
+        write = 'printf %s "$2" > "$1" && chmod 700 "$1"'
+        subprocess.run(
+            ["/bin/sh", "-c", write, "sh", self.binary, text], check=True, stdin=subprocess.DEVNULL
+        )
         return self
 
     def __exit__(
@@ -139,10 +145,6 @@ class FakeQEMU:
                             select.select([pidfd], [], [])
                     finally:
                         os.close(pidfd)
-
-
-def _open_executable(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o700)
 
 
 def _encode(point: str, given: Actions) -> list[tuple[object, ...]]:

@@ -21,6 +21,8 @@ class Channel:
     def __init__(self, options: dict[str, str]) -> None:
         self.reads = True
         """Whether what the other end sends is read."""
+        self.begun = False
+        """Whether anything is read or accepted at all yet."""
         self.on_connect: Callable[[], object] = lambda: None
         self.on_data: Callable[[bytes], object] = lambda data: None
         self._fd: int | None = None
@@ -51,21 +53,21 @@ class Channel:
 
     def close(self, *, for_good: bool = False) -> None:
         """Hang up; `for_good`: and let nobody connect again."""
+        if for_good and self._listener is not None:
+            os.close(self._listener)  # first: who sees the end of the connection can't get another one
+            self._listener = None
         if self._fd is not None:
             os.close(self._fd)
         self._fd = None
         self._out.clear()
-        if for_good and self._listener is not None:
-            os.close(self._listener)
-            self._listener = None
 
     # -- for the loop ---------------------------------------------------------------------------------------
 
     def interest(self) -> tuple[int, int]:
         """The descriptor to watch, and what for: a mask of poll(2), 0 for nothing."""
         if self._fd is not None:
-            return self._fd, (select.POLLIN if self.reads else 0) | (0 if self.idle else select.POLLOUT)
-        if self._listener is not None:
+            return self._fd, (select.POLLIN if self._may_read else 0) | (0 if self.idle else select.POLLOUT)
+        if self._listener is not None and self.begun:
             return self._listener, select.POLLIN
         return -1, 0
 
@@ -76,7 +78,7 @@ class Channel:
             return
         if not self.idle:
             self._send()
-        if self.reads and self._fd is not None:
+        if self._may_read and self._fd is not None:
             try:
                 data = os.read(self._fd, _CHUNK)
             except BlockingIOError:
@@ -87,6 +89,10 @@ class Channel:
                 self.on_data(data)
             else:
                 self.close()
+
+    @property
+    def _may_read(self) -> bool:
+        return self.reads and self.begun
 
     def _accept(self) -> None:
         import socket

@@ -82,21 +82,24 @@ def _send(qemu: QEMU, here: Here, data: bytes, times: int | None) -> Task:
     import json
 
     identified = data.replace(b"$id", json.dumps(None if here.number is NO_ID else here.number).encode())
-    channels = [monitor.channel for monitor in ([here.monitor] if here.monitor else qemu.monitors)]
-    return _stream(channels, lambda number: identified.replace(b"$number", b"%d" % number), times)
+    monitors = [here.monitor] if here.monitor else qemu.monitors
+    channels = [monitor.channel for monitor in monitors]
+    return _stream(lambda: channels, lambda number: identified.replace(b"$number", b"%d" % number), times)
 
 
 def _emit(qemu: QEMU, here: Here, name: str, data: str, times: int | None, per_second: float | None) -> Task:
     def make(number: int) -> bytes:
         return event(name, data.replace('"$number"', str(number)))
 
-    channels = [monitor.channel for monitor in qemu.monitors if monitor.negotiated]
+    def channels() -> list[Channel]:
+        return [monitor.channel for monitor in qemu.monitors if monitor.negotiated]
+
     return _stream(channels, make, times, per_second)
 
 
 def _say(qemu: QEMU, here: Here, data: bytes, times: int | None, console: int | None) -> Task:
     channels = _consoles(qemu, here, console)
-    return _stream(channels, lambda number: data.replace(b"$number", b"%d" % number), times)
+    return _stream(lambda: channels, lambda number: data.replace(b"$number", b"%d" % number), times)
 
 
 def _close_console(qemu: QEMU, here: Here, console: int | None) -> Task:
@@ -113,7 +116,7 @@ def _consoles(qemu: QEMU, here: Here, console: int | None) -> list[Channel]:
 
 
 def _stream(
-    channels: list[Channel],
+    channels: Callable[[], list[Channel]],
     make: Callable[[int], bytes],
     times: int | None,
     per_second: float | None = None,
@@ -121,7 +124,10 @@ def _stream(
     """Write again and again, no faster than it is read, until all is on its way."""
 
     def idle() -> bool:
-        return all(channel.idle for channel in channels)
+        return all(channel.idle for channel in channels())
+
+    def connected() -> bool:
+        return any(channel.connected for channel in channels())
 
     begin = time.monotonic()
     number = 0
@@ -132,13 +138,13 @@ def _stream(
             chunk += make(number)
             if per_second is not None:
                 break
-        for channel in channels:
+        for channel in channels():
             channel.write(chunk)
         yield idle
         if per_second is not None:
             yield max(0.0, begin + number / per_second - time.monotonic())
-        elif times is None and not any(channel.connected for channel in channels):
-            return
+        elif times is None and not connected():
+            yield connected
 
 
 def _hang_up(qemu: QEMU, here: Here, for_good: bool, everywhere: bool) -> Task:

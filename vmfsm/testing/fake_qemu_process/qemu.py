@@ -39,12 +39,14 @@ class QEMU:
             self._add_monitor(Channel(options))
         for options in consoles:
             self._add_console(Channel(options))
+        self.loop.channels += [*(monitor.channel for monitor in self.monitors), *self.consoles]
 
     def main(self) -> None:
         """From the start to the end of the process."""
 
         def begin() -> None:
-            self.loop.channels += [*(monitor.channel for monitor in self.monitors), *self.consoles]
+            for channel in self.loop.channels:
+                channel.begun = True
             for monitor in self.monitors:
                 if monitor.channel.connected:
                     self._greet(monitor)

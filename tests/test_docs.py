@@ -340,6 +340,21 @@ def test_each_public_name_for_tests_is_mentioned(name: str) -> None:
     assert is_mentioned(name)
 
 
+def test_each_point_member_and_action_of_the_fake_qemu_is_listed() -> None:
+    text = text_of("fake-qemu.md")
+    points = parameters(testing.FakeQEMU.__init__)
+    listed = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    assert listed | {"reads_console", "version"} == points
+    for name in (*points, *members(testing.FakeQEMU)):
+        assert re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", text), name
+    actions = dict(re.findall(r"^\| `(\w+)\((.*)\)` \|", text, re.MULTILINE))
+    assert {*actions, "Action"} == set(testing.actions.__all__)
+    for name, given in actions.items():
+        assert set(re.findall(r"(\w+)(?=[=,]|$)", re.sub(r"=[^,]*", "=", given))) == parameters(
+            getattr(testing.actions, name)
+        )
+
+
 def parameters(function: object) -> set[str]:
     return set(inspect.signature(function).parameters) - {"self"}  # type: ignore[arg-type]
 

@@ -355,6 +355,20 @@ class TestReplies:
             tell("here")
         assert vm.process.poll() is None
 
+    def test_hanging_up_on_who_is_about_to_be_heard(self, peer: MakePeer, tmp_path: Path) -> None:
+        path = str(tmp_path / "m")
+        args = ("-chardev", f"socket,id=l,path={path},server=on,wait=off", "-mon", "chardev=l,mode=control")
+        everywhere = do.hang_up(everywhere=True, for_good=True)
+        on = {"wedge": [do.emit("HEARD"), do.wedge(0.3)], "all": [everywhere, do.wait(0.05), do.exit_with(8)]}
+        vm = peer(*args, on=on).negotiate()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect(path)
+            assert other.recv(1) == b"{"
+            assert event(vm.ask("wedge"))[0] == "HEARD"
+            vm.tell("all")
+            other.sendall(b'{"execute": "qmp_capabilities"}')
+            assert vm.wait() == 8
+
 
 class TestEvents:
     def test_a_storm_at_once(self, peer: MakePeer) -> None:
@@ -383,6 +397,11 @@ class TestEvents:
         vm.tell("quit", 1)
         vm.lines.read()
         assert vm.wait() == 0
+
+    def test_of_nothing(self, peer: MakePeer) -> None:
+        """It holds up nobody."""
+        vm = peer(ready=[do.send("", times=None)]).negotiate()
+        assert vm.ask("query-status")["return"]["running"]
 
 
 class TestConsole:
@@ -620,7 +639,7 @@ def test_several_at_once_and_threads_beside(tmp_path: Path) -> None:
     thread = threading.Thread(target=spawn)
     thread.start()
     try:
-        for _ in range(20):
+        for _ in range(8):
             with FakeQEMU(start=[do.exit_with(6)]) as fake:
                 started = [subprocess.Popen([fake.binary]) for _ in range(2)]
                 assert [process.wait(LIMIT) for process in started] == [6, 6]

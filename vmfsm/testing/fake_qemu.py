@@ -120,12 +120,12 @@ class FakeQEMU:
 
         :raises TransitionError: outside of the `with` block.
         """
-        mark = os.fsencode(self._behaviour_file)
+        behaviour, binary = os.fsencode(self._behaviour_file), os.fsencode(self.binary)
         found = set()
         for name in filter(str.isdecimal, os.listdir("/proc")):
             with contextlib.suppress(OSError):  # it is gone meanwhile, or somebody else's
-                # That of a zombie is empty.
-                if mark in Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0"):
+                words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")  # nothing for a zombie
+                if behaviour in words or words[1:2] == [binary]:  # the latter before the shell's exec
                     found.add(int(name))
         return frozenset(found)
 

@@ -74,7 +74,8 @@ class Channel:
     def serve(self) -> None:
         """Do what there is to be done."""
         if self._fd is None:
-            self._accept()
+            if self._listener is not None:  # it may have been closed since it was seen to be ready
+                self._accept(self._listener)
             return
         if not self.idle:
             self._send()
@@ -94,11 +95,10 @@ class Channel:
     def _may_read(self) -> bool:
         return self.reads and self.begun
 
-    def _accept(self) -> None:
+    def _accept(self, fd: int) -> None:
         import socket
 
-        assert self._listener is not None
-        with socket.socket(fileno=os.dup(self._listener)) as listener:
+        with socket.socket(fileno=os.dup(fd)) as listener:
             try:
                 self._fd = listener.accept()[0].detach()
             except OSError:  # who wanted to connect is gone already

@@ -136,7 +136,7 @@ def _stream(
         while len(chunk) < _CHUNK and (times is None or number < times):
             number += 1
             chunk += make(number)
-            if per_second is not None:
+            if per_second is not None or not chunk:
                 break
         for channel in channels():
             channel.write(chunk)

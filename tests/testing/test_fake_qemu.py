@@ -1,9 +1,11 @@
 """What `FakeQEMU` does, seen on its own sockets: nothing of vmfsm is between."""
 
 import contextlib
+import errno
 import json
 import os
 import re
+import resource
 import select
 import shutil
 import signal
@@ -576,6 +578,7 @@ WRONG: list[tuple[str, Callable[[], object]]] = [
     ("ready", lambda: FakeQEMU(ready=[do.reply()])),
     ("sigterm", lambda: FakeQEMU(sigterm=[do.refuse()])),
     ("on", lambda: FakeQEMU(on=[do.wait(1)])),  # type: ignore[arg-type]
+    ("on", lambda: FakeQEMU(on=())),  # type: ignore[arg-type]
     ("on", lambda: FakeQEMU(on={5: []})),  # type: ignore[dict-item]
     ("on['quit']", lambda: FakeQEMU(on={"quit": None})),  # type: ignore[dict-item]
     ("lines['x']", lambda: FakeQEMU(lines={"x": [do.reply()]})),
@@ -609,6 +612,19 @@ def test_only_inside_of_its_block() -> None:
             assert os.access(fake.binary, os.X_OK)
         with pytest.raises(TransitionError):
             _ = fake.binary
+
+
+def test_nothing_is_left_where_it_cannot_be_made() -> None:
+    fake = FakeQEMU()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)), fake:
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with fake:
+        assert os.access(fake.binary, os.X_OK)
 
 
 def test_actions_show_what_they_are() -> None:

@@ -68,9 +68,9 @@ class FakeQEMU:
             "start": _encode("start", start),
             "greeting": _encode("greeting", greeting),
             "ready": _encode("ready", ready),
-            "on": _encode_each("on", on or {}),
+            "on": _encode_each("on", {} if on is None else on),
             "sigterm": _encode("sigterm", sigterm),
-            "lines": _encode_each("lines", lines or {}),
+            "lines": _encode_each("lines", {} if lines is None else lines),
             "reads_console": reads_console,
             "version": _check_version(version),
         }
@@ -80,17 +80,12 @@ class FakeQEMU:
         if self._directory is not None:
             raise TransitionError("this FakeQEMU is in use already: make another one", event="enter")
         self._directory = tempfile.mkdtemp(prefix="vmfsm-fake-")
-        with open(self._behaviour_file, "wb") as behaviour:
-            marshal.dump(self._behaviour, behaviour)
-        # A shell script, since what stands behind #! must be short and without spaces.
-        run = [sys.executable, "-I", "-S", "-c", _RUN, str(Path(__file__).parent), self._behaviour_file]
-        # Written by another process: what this one has open for writing, the children that other threads
-        # start have open, too, for a moment, and then it cannot be executed (execve(2), ETXTBSY).
-        text = f'#!/bin/sh\nexec {shlex.join(run)} "$@"\n'
-        write = 'printf %s "$2" > "$1" && chmod 700 "$1"'
-        subprocess.run(
-            ["/bin/sh", "-c", write, "sh", self.binary, text], check=True, stdin=subprocess.DEVNULL
-        )
+        try:
+            self._write()
+        except BaseException:
+            shutil.rmtree(self._directory)
+            self._directory = None
+            raise
         return self
 
     def __exit__(
@@ -133,8 +128,21 @@ class FakeQEMU:
     def _behaviour_file(self) -> str:
         return os.path.join(os.path.dirname(self.binary), "behaviour")
 
+    def _write(self) -> None:
+        with open(self._behaviour_file, "wb") as behaviour:
+            marshal.dump(self._behaviour, behaviour)
+        # A shell script, since what stands behind #! must be short and without spaces.
+        run = [sys.executable, "-I", "-S", "-c", _RUN, str(Path(__file__).parent), self._behaviour_file]
+        # Written by another process: what this one has open for writing, the children that other threads
+        # start have open, too, for a moment, and then it cannot be executed (execve(2), ETXTBSY).
+        text = f'#!/bin/sh\nexec {shlex.join(run)} "$@"\n'
+        write = 'printf %s "$2" > "$1" && chmod 700 "$1"'
+        subprocess.run(
+            ["/bin/sh", "-c", write, "sh", self.binary, text], check=True, stdin=subprocess.DEVNULL
+        )
+
     def _kill(self) -> None:
-        """All that is left: nothing of it makes new ones while a round passes over it in vain."""
+        """All that is left, and what that starts meanwhile."""
         while pids := self.pids:
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
@@ -142,7 +150,9 @@ class FakeQEMU:
                     try:
                         if pid in self.pids:  # asked only now: the descriptor holds on to whoever has the pid
                             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                            select.select([pidfd], [], [])
+                            ended = select.poll()
+                            ended.register(pidfd, select.POLLIN)
+                            ended.poll()
                     finally:
                         os.close(pidfd)
 

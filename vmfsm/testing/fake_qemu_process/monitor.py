@@ -28,13 +28,14 @@ class Monitor:
         self.channel = channel
         self.negotiated = False
         self._on_command = on_command
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._text = ""
-        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         channel.on_data = self._receive
 
     def begin(self) -> None:
         """Somebody else is connected."""
         self.negotiated = False
+        self._decoder.reset()
         self._text = ""
 
     def reply(self, body: str, number: Any) -> None:
@@ -53,7 +54,7 @@ class Monitor:
         """Messages come without anything between them, and in pieces that end anywhere."""
         import json
 
-        self._text = (self._text + self._decode(data)).lstrip()
+        self._text = (self._text + self._decoder.decode(data)).lstrip()
         while self._text:
             try:
                 message, end = json.JSONDecoder().raw_decode(self._text)

@@ -24,6 +24,7 @@ class ExitGuard:
     def __init__(self) -> None:
         self._machines: set[Machine] = set()
         self._pid = os.getpid()
+        importlib.import_module("concurrent.futures.thread")  # takes its place first: last come, first called
         threading.Thread(target=self._await_main_thread, name="vmfsm-exit", daemon=True).start()
         atexit.register(self._kill_all)
         self._come_before_pools()
@@ -46,8 +47,6 @@ class ExitGuard:
         return tuple(self._machines)
 
     def _come_before_pools(self) -> None:
-        importlib.import_module("concurrent.futures.thread")  # takes its place first: last come, first called
-
         # Private to Python; where it is missing, who waits in a pool keeps the interpreter waiting.
         register = getattr(threading, "_register_atexit", None)
         if register is not None:

@@ -6,6 +6,8 @@ here and nowhere else, so two walks can never interleave.
 
 import asyncio
 import logging
+import selectors
+import socket
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -28,6 +30,19 @@ async def outcome(coroutine: Coroutine[Any, Any, T]) -> tuple[BaseException | No
         return error, None
 
 
+def _make_loop() -> asyncio.SelectorEventLoop:
+    """Not the policy's: it has to offer `add_reader`, and nobody else's choice may change how it works."""
+    selector = selectors.DefaultSelector()
+    try:
+        # A loop that lacks the descriptors for its own pair of sockets leaves half of itself behind.
+        for end in socket.socketpair():
+            end.close()
+        return asyncio.SelectorEventLoop(selector)
+    except BaseException:
+        selector.close()
+        raise
+
+
 class IOThread:
     """An asyncio loop on a daemon thread, started at its first use.
 
@@ -35,15 +50,22 @@ class IOThread:
     """
 
     def __init__(self) -> None:
-        # Not the policy's loop: it has to offer add_reader, and nobody else's choice may change how it works.
-        self.loop = asyncio.SelectorEventLoop()
+        self.loop = _make_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
         self.thread = threading.Thread(target=self._serve, name="vmfsm-io", daemon=True)
-        self.thread.start()
+        try:
+            self.thread.start()
+        except BaseException:
+            self.loop.close()
+            raise
 
     @classmethod
     def get(cls) -> "IOThread":
-        """The thread of this process."""
+        """The thread of this process.
+
+        :raises OSError: when it is to be started, and there are no descriptors for it.
+        :raises RuntimeError: when it is to be started, and there can be no thread.
+        """
         return per_process(cls)
 
     def _serve(self) -> None:

@@ -233,8 +233,13 @@ class Machine:
         """
         __tracebackhide__ = True
         deadline = Deadline(timeout)
-        io = self._io("launch")
-        ExitGuard.get(), Workers.get()  # neither can be made any more when the interpreter exits
+        try:
+            io = self._io("launch")
+            ExitGuard.get(), Workers.get()  # neither can be made any more when the interpreter exits
+        except (OSError, RuntimeError) as lack:  # of descriptors, or threads
+            error = LaunchError(f"{self.name}: launch failed: {lack}", machine=self.name, state=self.state)
+            error.command = self.command
+            raise error from lack
         caller = Caller(io)
         try:
             io.post(self._begin, io, caller, deadline)
@@ -266,10 +271,11 @@ class Machine:
         if not isinstance(guest, bool):
             raise ConfigError(f"guest must be True or False, not {guest!r}", field="guest", machine=self.name)
         deadline = Deadline(timeout)
-        self._io("shutdown")
+        self._refuse_in_child("shutdown")
         launch = self._launch
         if launch is None:
             return
+        self._io("shutdown")
         was_over = self._end(launch, "shutdown", deadline, guest=guest)
         if launch.had_run and not launch.interrupted:
             self._raise(launch.ending_error(threading.current_thread(), learned=not was_over))
@@ -283,10 +289,11 @@ class Machine:
         """
         __tracebackhide__ = True
         deadline = Deadline(timeout)
-        self._io("kill")
+        self._refuse_in_child("kill")
         launch = self._launch
         if launch is None:
             return
+        self._io("kill")
         launch.kill_now()
         was_over = self._end(launch, "kill", deadline)
         if not was_over and launch.errors:
@@ -305,10 +312,11 @@ class Machine:
         """
         __tracebackhide__ = True
         deadline = Deadline(timeout)
-        self._io("wait")
+        self._refuse_in_child("wait")
         launch = self._launch
         if launch is None:
             raise self._refused("wait")
+        self._io("wait")
         result = launch.calls.run_in_thread(
             launch.until_ended(), deadline, "wait", of_guest=True, needs_qemu=False, at_once=False
         )

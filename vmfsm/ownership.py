@@ -67,11 +67,11 @@ class Ownership:
         """Start the watchdog, unless it runs."""
         if self._harness is None or self._watchdog is not None or self._attempts == _ATTEMPTS:
             return
-        self._attempts += 1
         package = os.path.dirname(os.path.abspath(__file__))
         arguments = (watchdog.PROGRAM, package, *map(str, self._harness), self._path, self._prefix)
         try:
             if not sys.executable or getattr(sys, "frozen", False):
+                self._attempts = _ATTEMPTS
                 raise OSError("there is no Python interpreter for it")
             self._watchdog = Process.spawn(
                 (sys.executable, "-I", "-S", "-c", *arguments),
@@ -83,6 +83,7 @@ class Ownership:
                 output=None,
                 on_exit=self._ended,
             )
+            self._attempts += 1  # what hinders a start, the lack of descriptors say, may be over the next time
         except (OSError, subprocess.SubprocessError) as error:
             _LOGGER.warning("no watchdog: %s. QEMU will outlive this process if that is killed", error)
 

@@ -1,5 +1,6 @@
 """Before a process exists: what only the system can say is checked, and the plan begun."""
 
+import contextlib
 import functools
 import os
 import shutil
@@ -28,7 +29,7 @@ def prepare(config: Config) -> LaunchPlan:
         raise NotADirectoryError(f"cwd is not a directory: {config.cwd}")
     if config.log_dir is not None:
         _require_writable("log_dir", config.log_dir)
-    base_dir = config.base_dir or tempfile.gettempdir()
+    base_dir = config.base_dir or _temporary_directory()
     _require_writable("base_dir", base_dir)
     try:
         directory = tempfile.mkdtemp(prefix="vmfsm-", dir=base_dir)
@@ -39,6 +40,15 @@ def prepare(config: Config) -> LaunchPlan:
     plan.contributor = "vmfsm"
     plan.defer(functools.partial(_remove, directory))
     return plan
+
+
+def _temporary_directory() -> str:
+    """The system's. :raises OSError: also where only the descriptor is missing that looking for it takes."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        os.close(os.open("/", os.O_RDONLY))  # if that is what it is, this says so
+        raise
 
 
 def compose_command(config: Config, plan: LaunchPlan) -> tuple[str, ...]:
@@ -74,6 +84,8 @@ def _remove_flat(directory: str) -> bool:
             os.unlink(os.path.join(directory, name))
         os.rmdir(directory)
     except OSError:  # it holds directories, say, or somebody else removes what is in it, or all of it
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)  # it is empty, and there was no descriptor to look into it
         return not os.path.lexists(directory)
     return True
 

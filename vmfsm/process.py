@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import select
 import shutil
@@ -73,6 +74,18 @@ def _inheritable(fds: Sequence[int]) -> Iterator[None]:
                 os.set_inheritable(fd, False)
 
 
+def _open_pidfd(pid: int) -> int | None:
+    """`None` where the system has no such thing, or does not let us. :raises OSError: for any other reason."""
+    try:
+        return os.pidfd_open(pid)
+    except AttributeError:
+        return None
+    except OSError as error:
+        if error.errno in {errno.ENOSYS, errno.EPERM}:
+            return None
+        raise
+
+
 _TRACED = 0.02
 """Seconds between two looks at a process that has ended and that a debugger has not let go."""
 
@@ -99,8 +112,13 @@ class Process:
         self._reaping = threading.Lock()
         self._reaped = False
         self._pidfd: int | None = None
-        with contextlib.suppress(AttributeError, OSError):
-            self._pidfd = os.pidfd_open(popen.pid)
+        try:
+            self._pidfd = _open_pidfd(popen.pid)
+        except ProcessLookupError:  # it has ended, and something in the host program has reaped it already
+            self._reaped = True
+            popen.returncode = 0  # else Popen would wait for the pid
+            loop.call_soon(on_exit, None)
+            return
         if self._pidfd is not None:
             loop.add_reader(self._pidfd, self._reap)
         else:
@@ -141,7 +159,12 @@ class Process:
                 pass_fds=() if inherit_fds else fds,
                 start_new_session=True,
             )
-        return cls(popen, asyncio.get_running_loop(), on_exit)
+        try:
+            return cls(popen, asyncio.get_running_loop(), on_exit)
+        except BaseException:  # no descriptor to watch it by, say
+            popen.kill()
+            popen.wait()
+            raise
 
     def signal(self, number: Signals) -> bool:
         """Send a signal to the whole process group, unless its leader has ended. From any thread.
@@ -212,7 +235,10 @@ class Process:
             self._on_exit(status)
 
     def _wait(self) -> None:
-        status = self._popen.wait()
+        status: int | None = None
+        with contextlib.suppress(ChildProcessError):  # as above
+            status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         with self._reaping:
             self._reaped = True
+            self._popen.returncode = 0 if status is None else status
         self._loop.call_soon_threadsafe(self._on_exit, status)

@@ -42,14 +42,14 @@ class Ran(NamedTuple):
     """Its QEMUs that live, and what is in the directory that was its machines' alone."""
 
 
-def run_script(body: str, directory: Path) -> Ran:
-    """Run `BEGINNING` and then `body`; `directory` is for the machines.
+def run_script(body: str, directory: Path, *, beginning: str = BEGINNING) -> Ran:
+    """Run `beginning` and then `body`; `directory` is for the machines.
 
     Warnings are shown, so that there are none, but for the one about forking beside threads.
     """
     options = ["-W", "default", "-W", "ignore:This process:DeprecationWarning"]
     with subprocess.Popen(
-        [sys.executable, *options, "-c", BEGINNING + textwrap.dedent(body), str(directory)],
+        [sys.executable, *options, "-c", beginning + textwrap.dedent(body), str(directory)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,

@@ -449,6 +449,7 @@ class Launch:
         self.errors += await cleaning
         self._blame_companions()
         await self._companions.stop(deadline, at_once=self._killed)
+        await self._kill_left()
         self.errors += await self._hooks.clean_up("post_shutdown", deadline)
         if self.plan is not None:
             self.plan.close_given()
@@ -469,6 +470,16 @@ class Launch:
                 errors=self.errors,
             )
         self._fire(Event.EXITED if self.final[0] is State.STOPPED else Event.FAIL, self.final[1])
+
+    async def _kill_left(self) -> None:
+        """What wrappers or companions may have moved out of their process groups.
+
+        Or what is still in QEMU's, where it was not we who have reaped that.
+        """
+        if self._owned is None or self.plan is None or self.process is None:
+            return
+        if self.plan.wrapper or self.plan.companions or (self._exited_already and self.exit_status is None):
+            await self._owned.kill_left()
 
     def _disown(self, plan: LaunchPlan) -> None:
         """Unless something is left that whoever comes later may remove."""

@@ -5,6 +5,7 @@ A watchdog, started with the first launch, kills and removes what is left when t
 only; elsewhere launches are owned by nobody.
 """
 
+import functools
 import itertools
 import logging
 import os
@@ -14,8 +15,11 @@ import sys
 from collections.abc import Callable
 
 from . import proc, registry, watchdog
+from .caller import Job
+from .iothread import IOThread
 from .perprocess import per_process
 from .process import Process
+from .workers import Workers
 
 _LOGGER = logging.getLogger("vmfsm.ownership")
 
@@ -112,6 +116,14 @@ class Owned:
         if identity is not None:
             fields = {"pid": pid, "start_time": identity.start_time, "sockets": sockets}
             self._tell(lambda ledger: ledger.update(self._mark, **fields))
+
+    async def kill_left(self) -> None:
+        """Kill what is left of its processes, wherever those have gone."""
+        if sys.platform == "linux":
+            io = IOThread.get()
+            job = Job(io, self, functools.partial(registry.kill_marked, self._mark))
+            Workers.get().submit(job.run)
+            await job.done
 
     def end(self) -> None:
         """Nothing of it is left."""

@@ -57,6 +57,12 @@ def _group_lives(pgid: int) -> bool:
             state, _, group = stat.read().rpartition(b") ")[2].split()[:3]
             if int(group) == pgid and state not in b"ZX":
                 return True
+    # Orphans are children of a host program that is a subreaper, prctl(2): it has to reap them, and can't
+    # before the last of their threads has ended.
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-pgid, os.WNOHANG)[0]:
+            pass
+        return True
     return False
 
 

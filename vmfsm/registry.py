@@ -153,6 +153,30 @@ def bury(path: str, harness: proc.Identity, prefix: str) -> None:
     _unlink(file)
 
 
+def kill_marked(mark: str) -> None:
+    """Kill what there is of one launch of this process, of which nothing is to live any more.
+
+    Waits until it is gone; mostly there is nothing.
+    """
+    killed: set[int] = set()
+    for _ in range(_ROUNDS):
+        found = {one.identity for one in proc.living() if one.environment(MARK) == mark}
+        for process in found:
+            process.kill()
+        killed = {pid for pid in killed | {process.pid for process in found} if _is_unreaped(pid)}
+        if not found and not killed:
+            return
+        time.sleep(_PAUSE)
+
+
+def _is_unreaped(pid: int) -> bool:
+    """Whether it is a child of this process, which is a subreaper then, prctl(2), that can't be reaped yet."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == 0
+    except ChildProcessError:
+        return False
+
+
 def _remove(entries: list[Entry], prefix: str | None = None) -> None:
     _kill([entry for entry in entries if entry.boot_id == proc.boot_id()], prefix)
     for entry in entries:

@@ -228,7 +228,8 @@ class Machine:
 
         From `configured`, `stopped` or `failed` to `running`; returns the machine.
 
-        :raises LaunchError: when that fails; QEMU is gone then, and what was set up is cleaned up.
+        :raises LaunchError: when that fails; QEMU is gone then, and what was set up is cleaned up. Where not
+            even the framework's own threads can be started nothing has begun, and the state is as it was.
         :raises TransitionError: in other states; nothing has changed then.
         """
         __tracebackhide__ = True

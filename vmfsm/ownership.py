@@ -87,7 +87,7 @@ class Ownership:
                 output=None,
                 on_exit=self._ended,
             )
-            self._attempts += 1  # what hinders a start, the lack of descriptors say, may be over the next time
+            self._attempts += 1  # not before: what hinders a start may be over the next time
         except (OSError, subprocess.SubprocessError) as error:
             _LOGGER.warning("no watchdog: %s. QEMU will outlive this process if that is killed", error)
 

@@ -81,7 +81,10 @@ def _inheritable(fds: Sequence[int]) -> Iterator[None]:
 
 
 def _open_pidfd(pid: int) -> int | None:
-    """`None` where the system has no such thing, or does not let us. :raises OSError: for any other reason."""
+    """`None` where the system has no such thing, or does not let us.
+
+    :raises OSError: for any other reason.
+    """
     try:
         return os.pidfd_open(pid)
     except AttributeError:

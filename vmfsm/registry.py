@@ -170,7 +170,7 @@ def kill_marked(mark: str) -> None:
 
 
 def _is_unreaped(pid: int) -> bool:
-    """Whether it is a child of this process, which is a subreaper then, prctl(2), that can't be reaped yet."""
+    """Whether it is a child of this process (a subreaper then, prctl(2)) that can't be reaped yet."""
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == 0
     except ChildProcessError:

@@ -43,7 +43,7 @@ def test_a_qemu_that_dies_at_launch_with_a_monitor_at_a_path(guest: MakeGuest, t
 
 
 def test_a_wait_for_an_event_while_other_events_arrive(guest: MakeGuest) -> None:
-    """Still waiting after 8 s of 1 there: each event begins the time anew. Here it is one deadline for all."""
+    """Still waiting after 8 s of 1 there, as each event begins the time anew; one deadline for all here."""
     vm = guest().launch()
     over = threading.Event()
     arrived: list[str] = []
@@ -71,7 +71,7 @@ def test_a_wait_for_an_event_while_other_events_arrive(guest: MakeGuest) -> None
 
 
 def test_a_crash_while_an_event_is_waited_for(guest: MakeGuest) -> None:
-    """10.01 s of 10, and then a `TimeoutError`, there; a later `shutdown` raised what an `EOFError` led to."""
+    """10.01 s of 10, and then a `TimeoutError`, there; `shutdown` then raised what an `EOFError` led to."""
     vm = guest().launch()
     until_guest_is_up(vm)
     waiting = InThread(vm.qmp.wait_event, "DEVICE_DELETED", timeout=FAR)
@@ -160,7 +160,7 @@ def test_a_flood_on_a_console_that_nobody_touches(qemu: str, tmp_path: Path) -> 
 
 
 def test_a_thread_waits_for_one_machine_and_another_one_is_used(guest: MakeGuest) -> None:
-    """"This event loop is already running" there: all machines shared the loop of whoever called first."""
+    """A `RuntimeError` there, "This event loop is already running": all machines share one loop."""
     one, other = guest().launch(), guest().launch()
     waiting = InThread(one.qmp.wait_event, "STOP", timeout=FAR)
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""A QEMU that is not given the memory it asks for. What the kernel kills it for is in `test_out_of_memory.py`."""
+"""A QEMU that is not given the memory it asks for. For the one that is killed: `test_out_of_memory.py`."""
 
 import pytest
 from vmfsm_plugins.qmp import QMPCommandError
@@ -24,7 +24,7 @@ def test_while_it_runs(guest: MakeGuest) -> None:
     """It says so, and goes on."""
     vm = guest(wrapper=LIMITED).launch()
     until_guest_is_up(vm)
-    with pytest.raises(QMPCommandError, match="Cannot allocate memory|cannot set up guest memory"):
+    with pytest.raises(QMPCommandError, match=r"Cannot allocate memory|cannot set up guest memory"):
         vm.qmp.execute("object-add", qom_type="memory-backend-ram", id="big", size=2 * LIMIT)
     vm.console.sendline("ping")
     vm.console.expect("pong")

@@ -123,7 +123,7 @@ def test_while_quitting_and_killed(guest: MakeGuest) -> None:
 
 
 def test_only_its_wrapper(guest: MakeGuest) -> None:
-    """QEMU goes politely, and its stopped wrapper only by force: that is worth knowing, and nothing is left."""
+    """QEMU goes politely, and its stopped wrapper only by force: who asked is told, and nothing is left."""
     vm = guest(wrapper=["sh", "-c", '"$@"; true', "sh"]).launch()
     until_guest_is_up(vm)
     inside = {process.identity.pid for process in living() if process.session == vm.pid} - {vm.pid}

@@ -1,6 +1,6 @@
 """Harnesses of other kinds: with an event loop, with threads, spread over processes.
 
-Those that fork are in `test_fork.py`, those that die in `test_ownership.py`; what they do to their children is
+Those that fork are in `test_fork.py`, those that die in `test_ownership.py`; what they do to children is
 in `test_exit_status.py`.
 """
 

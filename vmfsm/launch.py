@@ -476,7 +476,7 @@ class Launch:
 
         Or what is still in QEMU's, where it was not we who have reaped that.
         """
-        if self._owned is None or self.plan is None or self.process is None:
+        if self._owned is None or self.plan is None:
             return
         if self.plan.wrapper or self.plan.companions or (self._exited_already and self.exit_status is None):
             await self._owned.kill_left()

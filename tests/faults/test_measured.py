@@ -106,7 +106,7 @@ class Watcher:
 def test_a_death_while_nobody_calls(qemu: str) -> None:
     """Not noticed there, until the next call. Here observers are told, and all is cleaned up."""
     watcher = Watcher()
-    vm = Machine(qemu, ["-M", "none"], plugins=[watcher]).launch()
+    vm = Machine(qemu, ["-M", "none", "-nodefaults"], plugins=[watcher]).launch()
     send(vm.pid, signal.SIGKILL)
     assert watcher.told.wait(30)
     assert watcher.reasons == [Reason.QEMU_SIGNAL]

@@ -19,7 +19,7 @@ import pytest
 
 from tests.conftest import MakeMachine
 from tests.waiting import InThread, is_alive, until
-from vmfsm import ConfigError, LaunchPlan, Machine, TransitionError, VMError, hookimpl
+from vmfsm import ConfigError, LaunchPlan, Machine, TransitionError, VMError, hookimpl, registry
 from vmfsm.iothread import IOThread
 from vmfsm.testing import GUEST_ARGS, Leak, inventory, leakcheck
 from vmfsm.testing.leaks import MARK
@@ -195,7 +195,8 @@ def test_a_private_directory_that_cannot_be_removed(bare: MakeMachine, tmp_path:
 
 def test_what_a_wrapper_leaves_when_it_has_ended_is_found(qemu: str, tmp_path: Path) -> None:
     left = tmp_path / "pid"
-    script = f'setsid sleep 1000 >/dev/null 2>&1 & echo $! >{left}; exec "$@"'
+    # Without the launch's own mark: what has that is ended with the machine.
+    script = f'env -u {registry.MARK} setsid sleep 1000 >/dev/null 2>&1 & echo $! >{left}; exec "$@"'
     vm = Machine(qemu, GUEST_ARGS, wrapper=["sh", "-c", script, "sh"])
     with pytest.raises(Leak) as caught, leakcheck(patience=0.2), vm:  # noqa: PT012
         vm.launch()

@@ -32,7 +32,8 @@ def small_disk(tmp_path: Path) -> Iterator[MakeDisk]:
             done = subprocess.run(mount, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 pytest.skip(f"a small file system cannot be mounted: {done.stderr.strip()}")
-            stack.callback(subprocess.run, ["umount", str(path)], check=True)
+            # Lazily: where a test fails, its machines are still to be ended.
+            stack.callback(subprocess.run, ["umount", "--lazy", str(path)], check=True)
             return path
 
         yield make

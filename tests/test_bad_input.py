@@ -65,7 +65,9 @@ PARAMETERS: list[tuple[str, object]] = [
 ]
 
 
-@pytest.mark.parametrize(("field", "value"), PARAMETERS, ids=repr)
+@pytest.mark.parametrize(
+    ("field", "value"), PARAMETERS, ids=[f"{field}-{number}" for number, (field, _) in enumerate(PARAMETERS)]
+)
 def test_parameters(bare: MakeMachine, field: str, value: object) -> None:
     plugin = Seen()
     parameter = field.partition("[")[0]

@@ -209,6 +209,7 @@ class TestInherits:
                 assert plan.pass_fd(pipe[1]) == pipe[1]
 
         with process("sleep", "1000", plugins=[Pass()]).launch() as vm:
+            until(lambda: len(self.descriptors(vm)) == 4)  # it opens some files while it is loaded
             inherited = self.descriptors(vm)
             assert sorted(inherited) == [0, 1, 2, pipe[1]]
             assert inherited[pipe[1]] == os.readlink(f"/proc/self/fd/{pipe[1]}")

@@ -239,7 +239,8 @@ class Ledger:
     def _append(self, fields: dict[str, Any]) -> None:
         if self._size > _LARGEST:
             self._write_anew()
-        line = json.dumps(fields).encode() + b"\n"
+        # A line that a full disk has cut is no part of this one.
+        line = b"\n" + json.dumps(fields).encode() + b"\n"
         self._size += os.write(self.descriptor, line)
 
     def _write_anew(self) -> None:

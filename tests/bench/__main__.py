@@ -9,12 +9,13 @@ import sys
 import time
 from pathlib import Path
 
-from . import companion, console, death, fds, imports, launch, many, qmp
+from . import companion, console, death, fds, imports, launch, many, ownership, qmp
 from .facts import facts
 from .report import as_json, table
 
 BENCHMARKS = {
     "launch": launch,
+    "ownership": ownership,
     "companion": companion,
     "qmp": qmp,
     "fds": fds,

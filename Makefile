@@ -6,6 +6,9 @@ BIN := .venv/bin
 # The tests' Linux kernel: the distribution's, unless you have a better one.
 VMFSM_TEST_KERNEL ?= $(CURDIR)/.cache/linux/vmlinuz
 
+# How many tests run at the same time.
+WORKERS ?= 2
+
 CHECKS := ruff format mypy imports pytest
 
 .PHONY: help
@@ -16,6 +19,7 @@ help:
 	@echo "make bench     the benchmarks"
 	@echo "make guest     rebuild the tiny guests (vmfsm/testing, vmfsm/boot) from their sources"
 	@echo "make clean     remove what the others have made"
+	@echo "WORKERS=...    how many tests run at the same time ($(WORKERS))"
 	@echo "PYTHON=...     the interpreter to use instead of python3"
 
 .PHONY: demo bench
@@ -53,7 +57,7 @@ mypy: .venv/ready-dev
 imports: .venv/ready-dev
 	@$(BIN)/lint-imports --no-logo
 pytest: .venv/ready-dev
-	@$(if $(wildcard $(VMFSM_TEST_KERNEL)),VMFSM_TEST_KERNEL=$(VMFSM_TEST_KERNEL)) $(BIN)/python -m pytest
+	@$(if $(wildcard $(VMFSM_TEST_KERNEL)),VMFSM_TEST_KERNEL=$(VMFSM_TEST_KERNEL)) $(BIN)/python -m pytest -n $(WORKERS)
 
 .PHONY: guest
 guest: vmfsm/testing/guest.bin vmfsm/boot/x86.bin

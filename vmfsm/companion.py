@@ -8,7 +8,7 @@ import signal
 import stat
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from inspect import iscoroutinefunction
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from .config import check_environment, check_name, check_strings
 from .descriptors import Closable, check_fd
@@ -100,7 +100,7 @@ class Companion:
             return self._last_output
         if not self.log:
             return ""
-        with contextlib.suppress(OSError), open(self.log, "rb", opener=_without_waiting) as file:
+        with contextlib.suppress(OSError), _open_to_read(self.log) as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(self._log_start, end - _TAIL))
             return _decode(file.read(_TAIL))
@@ -186,7 +186,7 @@ class Companion:
 
     def _news(self) -> str:
         """What it has said since the last look, behind the 64 KiB before: all of it is seen, however much."""
-        with contextlib.suppress(OSError), open(self.log, "rb", opener=_without_waiting) as file:
+        with contextlib.suppress(OSError), _open_to_read(self.log) as file:
             if file.seek(0, os.SEEK_END) < self._searched:  # it was truncated
                 self._searched = self._log_start
             file.seek(self._searched)
@@ -227,6 +227,13 @@ class Companion:
 def _without_waiting(path: str, flags: int) -> int:
     """Open a file, or fail: nobody at the other end of a FIFO may hold up the I/O thread."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)
+
+
+def _open_to_read(path: str) -> IO[bytes]:
+    """The same for reading, from any thread: a signal handler may raise here, and leave no descriptor."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(f"not a file: {path}")
+    return open(path, "rb")
 
 
 def _decode(data: bytes) -> str:

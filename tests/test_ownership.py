@@ -1,6 +1,7 @@
 """Nothing outlives its harness, however that dies; and nothing of anybody else's is touched."""
 
 import contextlib
+import fcntl
 import json
 import os
 import random
@@ -147,6 +148,56 @@ def test_nor_does_what_is_behind_a_wrapper(harness: MakeHarness, wrapper: tuple[
     one.assert_nothing_is_left()
     assert entry.pid is not None
     assert not is_alive(entry.pid)
+
+
+COMPANION_WITHOUT_ENVIRONMENT = """
+@hookimpl
+def pre_launch(self, plan):
+    plan.companion(["sh", "-c", "sleep 1000 & exec env -i sleep 1000"], name="companion")
+    plan.companion(["env", "-i", "sh", "-c", "sleep 1000 & exec sleep 1000"], name="second")
+Companions.pre_launch = pre_launch
+"""
+
+
+def test_nor_does_a_companion_without_environment(harness: MakeHarness) -> None:
+    one = harness(COMPANION_WITHOUT_ENVIRONMENT + UP + SLEEP).await_up()
+    (entry,) = one.entries()
+    sessions = {pid for pid, _ in entry.companions}
+    assert len(sessions) == 2
+    assert len([process for process in proc.living() if process.session in sessions]) == 4
+    one.kill()
+    one.assert_nothing_is_left()
+    assert not [process for process in proc.living() if process.session in sessions]
+
+
+WITHOUT_PIDFD = """
+import ctypes, os, struct
+rules = [(0x20, 0, 0, 0), (0x15, 0, 1, 434), (6, 0, 0, 0x50000 | 1), (6, 0, 0, 0x7FFF0000)]  # bpf(2), seccomp(2)
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *rule) for rule in rules))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(rules), ctypes.addressof(code)))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+import logging
+warned = threading.Event()
+class Handler(logging.Handler):
+    def emit(self, record):
+        if "no watchdog: the last one ended" in record.getMessage():
+            warned.set()
+logging.getLogger("vmfsm.ownership").addHandler(Handler())
+vm.launch()
+assert warned.wait(60)
+assert vm.state.value == "running" and os.path.isdir(vm.private_dir)
+print("up", flush=True)
+vm.shutdown()
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the number of a system call")
+def test_where_there_is_no_pidfd_no_watchdog_is_mistaken(harness: MakeHarness) -> None:
+    """It does not take what it can't open for dead; and it is said that there is none."""
+    one = harness(WITHOUT_PIDFD).await_up()
+    one.assert_nothing_is_left()
+    assert one.process.returncode == 0
 
 
 def test_a_socket_outside_of_the_private_directory(harness: MakeHarness, tmp_path: Path) -> None:
@@ -296,6 +347,7 @@ def forged(changes: dict[str, Any], *, boot_id: str | None = None, namespace: in
         "pid_namespace": namespace or proc.pid_namespace(),
         "since": 1.0,
         "directory": "/nonexistent/vmfsm-forged",
+        "companions": [],
         "sockets": [],
         "mark": "forged-1",
         **changes,
@@ -310,24 +362,104 @@ def forged(changes: dict[str, Any], *, boot_id: str | None = None, namespace: in
     ("how", "status"),
     [
         ({"changes": {"start_time": 2**60}}, Status.STALE),
+        ({"changes": {"start_time": 1}}, Status.STALE),
+        ({"changes": {"pid": None, "start_time": None, "companions": [(0, 1)]}}, Status.STALE),
         ({"changes": {}, "boot_id": "another"}, Status.STALE),
         ({"changes": {}, "namespace": 1}, Status.FOREIGN),
     ],
-    ids=["reused pid", "another boot", "another container"],
+    ids=["earlier pid", "reused pid", "reused pid of a companion", "another boot", "another container"],
 )
 def test_who_has_the_pid_by_chance_is_not_touched(qemu: str, how: dict[str, Any], status: Status) -> None:
     with subprocess.Popen(["sleep", "1000"], start_new_session=True) as bystander:
-        file = forged({"pid": bystander.pid, **how.pop("changes")}, **how)
+        changes = {"pid": bystander.pid, **how["changes"]}
+        if changes.get("companions"):
+            changes["companions"] = [(bystander.pid, 1)]
+        file = forged(changes, boot_id=how.get("boot_id"), namespace=how.get("namespace"))
         try:
             (entry,) = [entry for entry in registry.machines() if entry.name == "forged"]
             assert entry.status is status
             registry.clean_up()
-            assert bystander.poll() is None
+            with pytest.raises(subprocess.TimeoutExpired):
+                bystander.wait(0.05)  # SIGKILL is seen at once
             assert os.path.exists(file) == (status is Status.FOREIGN)
         finally:
             bystander.kill()
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(file)
+
+
+def test_who_lives_in_another_boot_is_not_touched(qemu: str, tmp_path: Path) -> None:
+    """Another host with the same directory, or a container with a boot id of its own."""
+    directory = tmp_path / "vmfsm-theirs"
+    directory.mkdir()
+    file = forged({"directory": str(directory)}, boot_id="another")
+    with open(file, "rb") as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        (entry,) = [entry for entry in registry.machines() if entry.name == "forged"]
+        assert entry.status is Status.FOREIGN
+        registry.clean_up()
+        assert directory.exists()
+        assert os.path.exists(file)
+    registry.clean_up()
+    assert not directory.exists()
+    assert not os.path.exists(file)
+
+
+def test_its_own_file_is_locked_also_when_it_is_written_anew(bare: MakeMachine) -> None:
+    lasting = bare(name="lasting").launch()
+    (entry,) = of(lasting)
+    before = os.stat(entry.file).st_ino
+    vm = bare(name="n" * 64)
+    for _ in range(100):
+        if os.stat(entry.file).st_ino != before:
+            break
+        vm.launch().kill()
+    assert os.stat(entry.file).st_ino != before
+    with open(entry.file, "rb") as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+WITHOUT_DESCRIPTORS = """
+import os, resource
+from vmfsm import proc
+me = proc.identify(os.getpid())
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+try:
+    print(me.is_alive)
+except OSError as error:
+    print(error.strerror)
+print(me.kill())
+"""
+
+
+def test_who_cannot_look_takes_nobody_for_dead() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DESCRIPTORS], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "Too many open files\nFalse\n"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"directory": 5}, {"sockets": [5]}, {"sockets": ["\0"]}, {"companions": [1]}, {"name": None}],
+    ids=str,
+)
+def test_an_entry_that_is_damaged(qemu: str, changes: dict[str, Any]) -> None:
+    file = forged(changes)
+    assert [entry for entry in registry.machines() if entry.file == file] == []
+    registry.clean_up()
+    assert not os.path.exists(file)
+
+
+def test_what_is_behind_half_a_line_is_read(tmp_path: Path) -> None:
+    ledger = registry.Ledger(str(tmp_path), registry.Harness(2**22 + 1, 1, ()))
+    try:
+        os.write(ledger.descriptor, b'{"mark": "half')  # as on a full disk
+        ledger.begin("whole", name="whole", directory="/nonexistent")
+        (file,) = tmp_path.iterdir()
+        assert [entry.name for entry in registry._read(str(file))] == ["whole"]
+    finally:
+        os.close(ledger.descriptor)
 
 
 @pytest.mark.parametrize(

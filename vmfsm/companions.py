@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from .companion import Companion
 from .deadline import Deadline
 from .errors import PluginError, describe, printable
 from .hookcalls import CLEANUP_GRACE
+from .ownership import Owned
 from .plan import LaunchPlan
 from .reports import describe_exit
 
@@ -45,10 +46,10 @@ class Companions:
         self.starting: str | None = None
         """What is waited for now, for messages."""
 
-    async def start(self, plan: LaunchPlan, mark: Mapping[str, str]) -> BaseException | None:
+    async def start(self, plan: LaunchPlan, owned: Owned) -> BaseException | None:
         """Start those of the plan, each when the one before it is ready; why that failed, if it did.
 
-        :param mark: what is added to their environment, to know them by.
+        :param owned: whose they are.
         :returns: a `PluginError`, or what a function raised where that is no `Exception` (Ctrl-C, say).
         """
         if plan.companions:
@@ -56,7 +57,7 @@ class Companions:
         for companion in plan.companions:
             self.starting = f"{companion.title} is not ready ({companion.awaited})"
             try:
-                await self._start(companion, plan, mark)
+                await self._start(companion, plan, owned)
             except BaseException as error:  # the system's, or whatever a plugin's function raised
                 task = asyncio.current_task()
                 if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
@@ -71,10 +72,14 @@ class Companions:
         self.starting = None
         return None
 
-    async def _start(self, companion: Companion, plan: LaunchPlan, mark: Mapping[str, str]) -> None:
+    async def _start(self, companion: Companion, plan: LaunchPlan, owned: Owned) -> None:
         began = time.monotonic()
-        companion.spawn(plan.log_path(f"{self._machine}-{companion.name}.log"), mark, self._ended)
+        companion.spawn(
+            plan.log_path(f"{self._machine}-{companion.name}.log"), owned.environment, self._ended
+        )
         self._started.append(companion)
+        if companion.pid is not None:
+            owned.has_companion(companion.pid)
         self._record(
             "companion",
             {"companion": companion.name, "pid": companion.pid, "command": companion.command},

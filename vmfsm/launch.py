@@ -326,7 +326,7 @@ class Launch:
                 return failed
         failed = await self._hooks.set_up("pre_launch", self._contributor, plan=self.plan)
         if failed is None and not self._no_spawn:
-            failed = await self._companions.start(self.plan, owned.environment)
+            failed = await self._companions.start(self.plan, owned)
         if failed is not None or self._no_spawn:
             return failed
         try:

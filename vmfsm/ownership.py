@@ -31,7 +31,7 @@ class Ownership:
     """Of this process. On the I/O thread only."""
 
     def __init__(self) -> None:
-        self._harness = proc.identify(os.getpid()) if sys.platform == "linux" else None
+        self._harness: proc.Identity | None = None
         self._prefix = f"{os.getpid()}-{secrets.token_hex(6)}-"
         self._numbers = itertools.count(1)
         self._ledger: registry.Ledger | None = None
@@ -50,6 +50,13 @@ class Ownership:
 
     def own(self, name: str, directory: str) -> "Owned":
         """A launch begins: whatever is started for it does not outlive this process from now on."""
+        if self._harness is None and sys.platform == "linux":
+            try:
+                self._harness = proc.identify(os.getpid())
+            except OSError as error:  # what hinders it may be over the next time
+                _LOGGER.warning(
+                    "%s: not owned: %s. QEMU will outlive this process if that is killed", name, error
+                )
         mark = f"{self._prefix}{next(self._numbers)}"
         owned = Owned(mark, self._open_ledger(name))
         owned.begin(name, directory)
@@ -93,6 +100,11 @@ class Ownership:
 
     def _ended(self, status: int | None) -> None:
         self._watchdog = None
+        if self._attempts == _ATTEMPTS:
+            how = "was killed" if status is None or status < 0 else f"ended with status {status}"
+            _LOGGER.warning(
+                "no watchdog: the last one %s. QEMU will outlive this process if that is killed", how
+            )
         self._watch()
 
 
@@ -102,6 +114,7 @@ class Owned:
     def __init__(self, mark: str, ledger: registry.Ledger | None) -> None:
         self.environment = {registry.MARK: mark}
         """What all its processes have."""
+        self._companions: list[proc.Identity] = []
         self._mark = mark
         self._ledger = ledger
 
@@ -112,10 +125,25 @@ class Owned:
 
     def has_process(self, pid: int, sockets: list[str]) -> None:
         """QEMU was started."""
-        identity = proc.identify(pid) if self._ledger is not None else None
-        if identity is not None:
-            fields = {"pid": pid, "start_time": identity.start_time, "sockets": sockets}
-            self._tell(lambda ledger: ledger.update(self._mark, **fields))
+
+        def tell(ledger: registry.Ledger) -> None:
+            identity = proc.identify(pid)
+            if identity is not None:
+                fields = {"pid": pid, "start_time": identity.start_time, "sockets": sockets}
+                ledger.update(self._mark, **fields)
+
+        self._tell(tell)
+
+    def has_companion(self, pid: int) -> None:
+        """A companion was started."""
+
+        def tell(ledger: registry.Ledger) -> None:
+            identity = proc.identify(pid)
+            if identity is not None:
+                self._companions.append(identity)
+                ledger.update(self._mark, companions=self._companions)
+
+        self._tell(tell)
 
     async def kill_left(self) -> None:
         """Kill what is left of its processes, wherever those have gone."""

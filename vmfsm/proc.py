@@ -21,7 +21,10 @@ class Identity(NamedTuple):
 
     @property
     def is_alive(self) -> bool:
-        """It has not ended; a zombie has."""
+        """It has not ended; a zombie has.
+
+        :raises OSError: where that can't be had just now: no descriptor is free, say.
+        """
         stat = _stat(self.pid)
         return stat is not None and stat.start_time == self.start_time and stat.state not in "ZX"
 
@@ -43,7 +46,10 @@ class Identity(NamedTuple):
 
 
 def identify(pid: int) -> Identity | None:
-    """The process that has this pid now."""
+    """The process that has this pid now, be it a zombie.
+
+    :raises OSError: as of `Identity.is_alive`.
+    """
     stat = _stat(pid)
     return None if stat is None else Identity(pid, stat.start_time)
 
@@ -81,7 +87,10 @@ class Process(NamedTuple):
 
 
 def living() -> Iterator[Process]:
-    """All processes that live."""
+    """All processes that live.
+
+    :raises OSError: as of `Identity.is_alive`.
+    """
     for name in os.listdir("/proc"):
         stat = _stat(int(name)) if name.isdecimal() else None
         if stat is not None and stat.state not in "ZX":
@@ -108,7 +117,9 @@ def _stat(pid: int) -> _Stat | None:
 
 
 def _read(pid: int, name: str) -> bytes:
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
+    # Empty only for one that has gone, or is somebody else's: who can't look must not take it for dead.
+    gone = contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError)
+    with gone, open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
         parts = []
         while part := file.read(65536):
             parts.append(part)

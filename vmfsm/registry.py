@@ -14,6 +14,8 @@ namespace, so nobody else's is ever taken for it. Linux only; elsewhere the regi
 
 import contextlib
 import enum
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -50,7 +52,7 @@ class Status(enum.Enum):
     STALE = "stale"
     """That program has died, and only files are left."""
     FOREIGN = "foreign"
-    """It is of another pid namespace (a container, say) or another user; it can't be known from here."""
+    """It is of another pid namespace (a container, say), host or user; it can't be known from here."""
 
 
 class Harness(NamedTuple):
@@ -72,6 +74,8 @@ class Entry(NamedTuple):
     """QEMU's (or its wrapper's); `None` before that was started."""
     start_time: int | None
     """QEMU's, as of `proc(5)`: clock ticks since the boot."""
+    companions: tuple[tuple[int, int], ...]
+    """Pid and start time of each that was started."""
     harness: Harness
     uid: int
     boot_id: str
@@ -211,7 +215,7 @@ class Ledger:
             "pid_namespace": namespace,
         }
         self._path = _file(path, boot_id, namespace, proc.Identity(*harness[:2]))
-        self.descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self.descriptor = _open_locked(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._size = 0
         self._present: dict[str, dict[str, Any]] = {}
 
@@ -245,16 +249,23 @@ class Ledger:
 
     def _write_anew(self) -> None:
         """With those that there are, whole or not at all."""
-        fd = os.open(f"{self._path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        new = f"{self._path}.new"
         lines = b"".join(json.dumps(fields).encode() + b"\n" for fields in self._present.values())
-        os.write(fd, lines)
-        os.rename(f"{self._path}.new", self._path)
-        os.dup2(fd, self.descriptor, inheritable=False)
-        os.close(fd)
+        fd = _open_locked(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+        try:
+            if os.write(fd, lines) < len(lines):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), new)
+            os.rename(new, self._path)
+            os.dup2(fd, self.descriptor, inheritable=False)
+        except OSError:
+            _unlink(new)
+            raise
+        finally:
+            os.close(fd)
         self._size = 0  # it may have grown by as much again before the next time
 
 
-_NOTHING_YET: dict[str, Any] = {"pid": None, "start_time": None, "sockets": ()}
+_NOTHING_YET: dict[str, Any] = {"pid": None, "start_time": None, "companions": (), "sockets": ()}
 
 
 def _file(path: str, boot_id: str, pid_namespace: int, harness: proc.Identity) -> str:
@@ -274,8 +285,31 @@ def _is_over(file: str) -> bool:
     except ValueError:
         return False  # somebody else's
     if boot_id != proc.boot_id():
-        return True
+        return not _is_locked(file)
     return namespace == proc.pid_namespace() and not proc.Identity(pid, start_time).is_alive
+
+
+def _open_locked(file: str, flags: int) -> int:
+    """Locked as long as it is open: so who has another boot id (a host, some containers) sees that we live."""
+    fd = os.open(file, flags, 0o600)
+    with contextlib.suppress(OSError):  # not all file systems have locks
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return fd
+
+
+def _is_locked(file: str) -> bool:
+    """Whether its program lives somewhere, or that can't be known."""
+    try:
+        fd = os.open(file, os.O_RDWR | os.O_NONBLOCK)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _read(file: str) -> Iterator[Entry]:
@@ -290,32 +324,59 @@ def _read(file: str) -> Iterator[Entry]:
                     pid, start_time, command = fields.pop("harness")
                     harness = Harness(pid, start_time, tuple(command))
                     sockets = tuple(fields.pop("sockets"))
-                    entry = Entry(Status.FOREIGN, harness=harness, sockets=sockets, file=file, **fields)
+                    companions = tuple((int(pid), int(start)) for pid, start in fields.pop("companions"))
+                    entry = Entry(
+                        Status.FOREIGN,
+                        harness=harness,
+                        companions=companions,
+                        sockets=sockets,
+                        file=file,
+                        **fields,
+                    )
+                    if not all(map(_is_path, (entry.name, entry.directory, *sockets))):
+                        raise ValueError
                     present[entry.mark] = entry
     return (entry._replace(status=_status(entry)) for entry in present.values())
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and "\0" not in value
 
 
 def _status(entry: Entry) -> Status:
     if entry.uid != os.geteuid():
         return Status.FOREIGN
     if entry.boot_id != proc.boot_id():
-        return Status.STALE
+        return Status.FOREIGN if _is_locked(entry.file) else Status.STALE
     if entry.pid_namespace != proc.pid_namespace():
         return Status.FOREIGN
     if proc.Identity(*entry.harness[:2]).is_alive:
         return Status.LIVE
-    return Status.ORPHANED if _processes([entry]) else Status.STALE
+    return Status.ORPHANED if _processes([entry], _sessions([entry])) else Status.STALE
 
 
-def _processes(entries: list[Entry], prefix: str | None = None) -> set[proc.Identity]:
-    """The living processes of these: by their environment, and by the session that QEMU was started in."""
+def _sessions(entries: list[Entry]) -> dict[int, proc.Identity]:
+    """Those of QEMUs and companions that are theirs still: whose leaders are there, be it as zombies.
+
+    A session without one may be another's, whose leader was given the same number later.
+    """
+    leaders = [
+        proc.Identity(entry.pid, entry.start_time) for entry in entries if entry.pid and entry.start_time
+    ]
+    leaders += [proc.Identity(*companion) for entry in entries for companion in entry.companions]
+    return {leader.pid: leader for leader in leaders if proc.identify(leader.pid) == leader}
+
+
+def _processes(
+    entries: list[Entry], sessions: dict[int, proc.Identity], prefix: str | None = None
+) -> set[proc.Identity]:
+    """The living processes of these: by their environment, and by their sessions."""
     marks = {entry.mark for entry in entries}
-    # As long as one of a session lives, the kernel gives its number to no other process.
-    sessions = {entry.pid: entry.start_time for entry in entries if entry.pid and entry.start_time}
 
     def is_one(process: proc.Process) -> bool:
         leader = sessions.get(process.session)
-        if leader is not None and process.identity.start_time >= leader:
+        # As long as one of a session lives, the kernel gives its number to no other process.
+        if leader is not None and proc.identify(leader.pid) in {None, leader}:
             return True
         mark = process.environment(MARK)
         return mark is not None and (mark in marks or (prefix is not None and mark.startswith(prefix)))
@@ -325,8 +386,9 @@ def _processes(entries: list[Entry], prefix: str | None = None) -> set[proc.Iden
 
 def _kill(entries: list[Entry], prefix: str | None) -> None:
     quiet = 0
+    sessions = _sessions(entries)  # before their leaders are killed
     for _ in range(_ROUNDS if entries or prefix else 0):
-        found = _processes(entries, prefix)
+        found = _processes(entries, sessions, prefix)
         quiet = 0 if found else quiet + 1
         if quiet == _QUIET:
             return

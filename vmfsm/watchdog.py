@@ -8,6 +8,7 @@ registry by then, and in the environment of the processes.
 import contextlib
 import os
 import signal
+import time
 
 from . import proc, registry
 
@@ -25,6 +26,9 @@ NAME = "vmfsm-watchdog"
 """Of its process, so that who ends all of Python's does not end it as well."""
 
 
+_TRIES = 100
+
+
 def main(harness_pid: int, harness_start_time: int, registry_path: str, prefix: str) -> None:
     """Watch, clean up, and end.
 
@@ -36,10 +40,13 @@ def main(harness_pid: int, harness_start_time: int, registry_path: str, prefix: 
         file.write(NAME)
     os.chdir("/")
     harness = proc.Identity(harness_pid, harness_start_time)
-    with contextlib.suppress(OSError):  # it has ended already
+    with contextlib.suppress(ProcessLookupError):  # it has ended already; nothing else may pass for that
         pidfd = os.pidfd_open(harness_pid)
         if harness.is_alive:
             with contextlib.suppress(OSError):
                 registry.sweep(registry_path)  # after those who died together with their watchdogs
             proc.wait_for_end(pidfd)
-    registry.bury(registry_path, harness, prefix)
+    for _ in range(_TRIES):
+        with contextlib.suppress(OSError):  # the system has no descriptors or memory left, say
+            return registry.bury(registry_path, harness, prefix)
+        time.sleep(0.1)

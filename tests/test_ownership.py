@@ -172,7 +172,7 @@ def test_nor_does_a_companion_without_environment(harness: MakeHarness) -> None:
 
 WITHOUT_PIDFD = """
 import ctypes, os, struct
-rules = [(0x20, 0, 0, 0), (0x15, 0, 1, 434), (6, 0, 0, 0x50000 | 1), (6, 0, 0, 0x7FFF0000)]  # bpf(2), seccomp(2)
+rules = [(0x20, 0, 0, 0), (0x15, 0, 1, 434), (6, 0, 0, 0x50000 | 1), (6, 0, 0, 0x7FFF0000)]
 code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *rule) for rule in rules))
 program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(rules), ctypes.addressof(code)))
 libc = ctypes.CDLL(None)
@@ -186,7 +186,9 @@ class Handler(logging.Handler):
 logging.getLogger("vmfsm.ownership").addHandler(Handler())
 vm.launch()
 assert warned.wait(60)
-assert vm.state.value == "running" and os.path.isdir(vm.private_dir)
+from vmfsm import registry
+(entry,) = [entry for entry in registry.machines() if entry.harness.pid == os.getpid()]
+assert vm.state.value == "running" and os.path.isdir(entry.directory)
 print("up", flush=True)
 vm.shutdown()
 """

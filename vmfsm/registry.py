@@ -290,7 +290,7 @@ def _is_over(file: str) -> bool:
 
 
 def _open_locked(file: str, flags: int) -> int:
-    """Locked as long as it is open: so who has another boot id (a host, some containers) sees that we live."""
+    """Locked as long as it is open: who has another boot id (a host, some containers) sees that we live."""
     fd = os.open(file, flags, 0o600)
     with contextlib.suppress(OSError):  # not all file systems have locks
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

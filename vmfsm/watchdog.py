@@ -27,6 +27,7 @@ NAME = "vmfsm-watchdog"
 
 
 _TRIES = 100
+"""How often it is tried to clean up, a tenth of a second apart."""
 
 
 def main(harness_pid: int, harness_start_time: int, registry_path: str, prefix: str) -> None:
@@ -48,5 +49,6 @@ def main(harness_pid: int, harness_start_time: int, registry_path: str, prefix: 
             proc.wait_for_end(pidfd)
     for _ in range(_TRIES):
         with contextlib.suppress(OSError):  # the system has no descriptors or memory left, say
-            return registry.bury(registry_path, harness, prefix)
+            registry.bury(registry_path, harness, prefix)
+            break
         time.sleep(0.1)

@@ -151,11 +151,15 @@ def test_nor_does_what_is_behind_a_wrapper(harness: MakeHarness, wrapper: tuple[
 
 
 COMPANION_WITHOUT_ENVIRONMENT = """
-@hookimpl
-def pre_launch(self, plan):
-    plan.companion(["sh", "-c", "sleep 1000 & exec env -i sleep 1000"], name="companion")
-    plan.companion(["env", "-i", "sh", "-c", "sleep 1000 & exec sleep 1000"], name="second")
-Companions.pre_launch = pre_launch
+class Bare:
+    name = "bare"
+
+    @hookimpl
+    def pre_launch(self, plan):
+        plan.companion(["sh", "-c", "sleep 1000 & exec env -i sleep 1000"], name="companion")
+        plan.companion(["env", "-i", "sh", "-c", "sleep 1000 & exec sleep 1000"], name="second")
+
+vm = Machine("qemu-system-x86_64", ["-M", "none"], name="owned", base_dir=directory, plugins=[Bare()])
 """
 
 
@@ -184,6 +188,7 @@ class Handler(logging.Handler):
         if "no watchdog: the last one ended" in record.getMessage():
             warned.set()
 logging.getLogger("vmfsm.ownership").addHandler(Handler())
+vm = Machine("qemu-system-x86_64", ["-M", "none"], name="owned", base_dir=directory)
 vm.launch()
 assert warned.wait(60)
 from vmfsm import registry

@@ -68,8 +68,8 @@ def guests(qemu: str) -> Iterator[MakeGuest]:
     """
     machines = []
 
-    def make(*, more: Sequence[str] = (), **parameters: Any) -> Machine:
-        machines.append(Machine(qemu, [*GUEST_ARGS, *more], plugins=[Spoiler()], **parameters))
+    def make(*, more: Sequence[str] = (), plugins: Sequence[object] = (), **parameters: Any) -> Machine:
+        machines.append(Machine(qemu, [*GUEST_ARGS, *more], plugins=[Spoiler(), *plugins], **parameters))
         return machines[-1]
 
     try:

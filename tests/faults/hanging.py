@@ -72,7 +72,7 @@ class Lab:
 
 
 Hang = Callable[[Lab], contextlib.AbstractContextManager[tuple[Machine | None, Call]]]
-"""Makes ready what hangs: the machine, and what is to be called with an offer (or the machine) and seconds."""
+"""Makes ready what hangs: the machine, and what to call, with an offer (or the machine) and seconds."""
 
 
 def _on(prepare: Callable[[Lab], Machine], call: Callable[[Lab, Any, float], Any]) -> Hang:

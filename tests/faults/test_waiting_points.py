@@ -125,7 +125,7 @@ def test_what_waits_without_a_timeout_is_there() -> None:
 @pytest.mark.parametrize("where", sorted(set(re.findall(r"`([\w/]+\.py::test_\w+)`", PAGE))))
 def test_it_names_tests_that_there_are(where: str) -> None:
     file, _, name = where.partition("::")
-    assert f"\ndef {name}(" in (Path(__file__).parents[1] / file).read_text(encoding="utf-8")
+    assert f"def {name}(" in (Path(__file__).parents[1] / file).read_text(encoding="utf-8")
 
 
 # -- each of them hangs -------------------------------------------------------------------------------------
@@ -162,7 +162,8 @@ def test_it_ends_by_its_deadline(lab: Lab, row: Row, name: str) -> None:
             late = ended.error.__cause__ if isinstance(ended.error, LaunchError) else ended.error
             assert isinstance(late, MachineTimeout)
             assert late.timeout == TIMEOUT
-        assert TIMEOUT <= ended.seconds <= TIMEOUT + GRACE + SLACK
+            assert ended.seconds >= TIMEOUT
+        assert ended.seconds <= TIMEOUT + GRACE + SLACK
     if vm is not None:
         vm.kill()
         assert vm.state in {State.STOPPED, State.FAILED}
@@ -207,11 +208,8 @@ def test_a_reader_of_a_console_ends_with_its_machine(lab: Lab) -> None:
     vm = lab.stopped()
     with vm.console.file("r") as file, vm.console.socket() as end:
         end.settimeout(TIMEOUT)
-        with pytest.raises(TimeoutError):
-            while end.recv(1000):
-                pass
+        assert isinstance(InThread(all, iter(lambda: end.recv(1000), b"")).join(600).error, TimeoutError)
         reading = InThread(file.read)
-        assert not reading.over
         vm.kill()
         assert "ready" in reading.result()
 

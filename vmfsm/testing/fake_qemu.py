@@ -15,13 +15,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from vmfsm.errors import ConfigError, TransitionError
+from vmfsm.deadline import Deadline
+from vmfsm.errors import ConfigError, MachineTimeout, TransitionError
 
 from . import actions
 from .actions import Action
 
 _NAME: Final = "qemu-system-fake"
 _RUN = "import sys; sys.path.append(sys.argv.pop(1)); from fake_qemu_process.qemu import main; main()"
+_REAPING: Final = 10.0
+"""Seconds until processes that were sent SIGKILL are given up: the kernel may hold them."""
 _LIKE_QEMU: Final = (actions.as_qemu(),)
 
 Actions = Iterable[Action]
@@ -47,7 +50,7 @@ class FakeQEMU:
     :raises ConfigError: for what is wrong with any of these; nothing is started or made then.
 
     The program exists, in a private directory, inside of the `with` block. Its end kills what is left of
-    its processes.
+    its processes, and raises `MachineTimeout` where that takes more than 10 seconds.
     """
 
     def __init__(
@@ -95,9 +98,11 @@ class FakeQEMU:
         traceback: TracebackType | None,
     ) -> None:
         assert self._directory is not None
-        self._kill()
-        shutil.rmtree(self._directory)
-        self._directory = None
+        try:
+            self._kill()
+        finally:
+            shutil.rmtree(self._directory)
+            self._directory = None
 
     @property
     def binary(self) -> str:
@@ -142,8 +147,14 @@ class FakeQEMU:
         )
 
     def _kill(self) -> None:
-        """All that is left, and what that starts meanwhile."""
+        """All that is left, and what that starts meanwhile.
+
+        :raises MachineTimeout: when the kernel does not let go of it; it was sent SIGKILL even so.
+        """
+        deadline = Deadline(_REAPING)
         while pids := self.pids:
+            if deadline.expired:
+                raise MachineTimeout(f"{self.binary}: processes {sorted(pids)} do not end by SIGKILL")
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     pidfd = os.pidfd_open(pid)
@@ -152,7 +163,7 @@ class FakeQEMU:
                             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                             ended = select.poll()
                             ended.register(pidfd, select.POLLIN)
-                            ended.poll()
+                            ended.poll(1000 * (deadline.remaining() or 0))
                     finally:
                         os.close(pidfd)
 

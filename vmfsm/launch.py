@@ -18,7 +18,7 @@ from . import oom
 from .caller import Caller, Runner
 from .calls import Calls
 from .companion import Companion
-from .companions import Companions, ended_error
+from .companions import Companions
 from .config import BEST, Config
 from .deadline import Deadline
 from .descriptors import check_fd
@@ -29,13 +29,13 @@ from .errors import (
     MachineTimeout,
     PluginError,
     TransitionError,
-    Verdict,
     VMError,
     describe,
 )
 from .hookcalls import CLEANUP_GRACE, HookCalls
 from .iothread import IOThread, outcome
 from .lifecycle import Event, Reason, State
+from .losses import Losses
 from .ownership import Owned, Ownership
 from .plan import LaunchPlan, Polite
 from .plugins import PluginSet
@@ -106,12 +106,8 @@ class Launch:
         self._runner.caller = caller
         self._hooks = HookCalls(machine, config.name, plugins, self._runner, record)
         self._companions = Companions(config.name, self._hooks.run_plain, record, self._companion_ended)
-        self._lost: asyncio.Future[PluginError] = io.loop.create_future()
-        """Done when a companion has ended that was needed."""
+        self._losses = Losses(config.name, io.loop)
         self._owned: Owned | None = None
-        self._ended_early: list[Companion] = []
-        """Those that have ended before QEMU was made to end, and that nobody heard of yet."""
-        self._missed: list[tuple[Verdict, PluginError]] = []
         self._no_spawn = False
         self._killed = False
         self._interrupt: BaseException | None = None
@@ -264,16 +260,17 @@ class Launch:
     async def _launch(self) -> None:
         """Set up; where that fails, `_failed` says what it ends as."""
         set_up: asyncio.Future[BaseException | None] = asyncio.ensure_future(self._set_up())
-        steps: set[asyncio.Future[Any]] = {set_up, self.gone, self.asked, self._lost}
+        lost = self._losses.fails_launch
+        steps: set[asyncio.Future[Any]] = {set_up, self.gone, self.asked, lost}
         while not (any(step.done() for step in steps) or self._deadline.expired):
             remaining = self._deadline.remaining()
             await asyncio.wait(steps, timeout=remaining, return_when=asyncio.FIRST_COMPLETED)
         if set_up.done():
             error = set_up.result()
-            if error is None and (self._ended_early or self._lost.done()):
+            if error is None and self._losses.any_while_launching:
                 steps.discard(set_up)
                 await asyncio.wait(steps, timeout=2 * LAST_BREATH, return_when=asyncio.FIRST_COMPLETED)
-                error = self._lost.result() if self._lost.done() else None
+                error = lost.result() if lost.done() else None
             elif self.process is not None and (isinstance(error, Exception) or self.process.ended):
                 # What the hook ran into may be the end of QEMU, whose sockets close before it has ended.
                 await asyncio.wait(
@@ -283,7 +280,7 @@ class Launch:
             if error is not None or ended:
                 self._failed = self._explain(error)
             return
-        self._failed = self._explain(self._lost.result() if self._lost.done() else None)
+        self._failed = self._explain(lost.result() if lost.done() else None)
         if self._failed.reason is not Reason.REQUESTED:
             self.force(signal.SIGKILL)
         set_up.cancel()
@@ -380,7 +377,7 @@ class Launch:
     def _companion_ended(self, companion: Companion) -> None:
         if self._killed or (self.process is not None and self.process.sent):
             return  # as it may, since QEMU was made to end
-        self._ended_early.append(companion)
+        self._losses.note(companion)
         # If that is because QEMU ends, as it is for many, QEMU will have ended in a moment.
         self._timers.add(self.io.loop.call_later(LAST_BREATH, self._miss, companion))
 
@@ -390,16 +387,9 @@ class Launch:
             return
         if self.asked.done() and companion.exit_status == 0:
             return  # it may be because QEMU is about to end
-        self._ended_early.remove(companion)
-        error = ended_error(self.name, companion, "while it was needed")
-        if self.had_run:
-            message = str(error).removeprefix(f"{self.name}: ")
-            what = {"companion": companion.name, "exit_status": companion.exit_status, "message": message}
-            verdict = Verdict("companion-ended", "vmfsm", what)
-            self._missed.append((verdict, error))
+        verdict = self._losses.decide(companion, had_run=self.had_run)
+        if verdict is not None:
             self._machine.report(verdict)
-        elif not self._lost.done():
-            self._lost.set_result(error)
 
     def _exited(self, status: int | None) -> None:
         if self.final is not None:
@@ -489,18 +479,15 @@ class Launch:
 
     def _blame_companions(self) -> None:
         """Those that ended before QEMU, if nobody was told: whoever ends the machine is."""
-        self.errors += [error for verdict, error in self._missed if self.calls.take_back(verdict)]
+        self.errors += self._losses.untold(self.calls.take_back)
         # One that failed in the last moments may be why QEMU did, or it was just before QEMU was made to end.
         # Where QEMU ended well by itself, it was because of that.
         state, reason = self._judge()
         made_to_end = self.asked.done() or self._killed
         if state is State.FAILED or (made_to_end and reason in {Reason.REQUESTED, Reason.KILLED}):
-            when = "while it was needed" if self.had_run else "before QEMU was up"
-            self.errors += [
-                ended_error(self.name, companion, when)
-                for companion in self._ended_early
-                if companion.exit_status != 0
-            ]
+            self.errors += self._losses.undecided(
+                "while it was needed" if self.had_run else "before QEMU was up"
+            )
 
     async def _early_cleanup(self, deadline: Deadline) -> list[PluginError]:
         await self._hooks.settled()

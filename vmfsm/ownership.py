@@ -5,11 +5,11 @@ A watchdog, started with the first launch, kills and removes what is left when t
 only; elsewhere launches are owned by nobody.
 """
 
+import asyncio
 import functools
 import itertools
 import logging
 import os
-import secrets
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from . import proc, registry, watchdog
 from .caller import Job
 from .iothread import IOThread
 from .perprocess import per_process
-from .process import Process
+from .process import REAP, Process
 from .workers import Workers
 
 _LOGGER = logging.getLogger("vmfsm.ownership")
@@ -32,7 +32,7 @@ class Ownership:
 
     def __init__(self) -> None:
         self._harness: proc.Identity | None = None
-        self._prefix = f"{os.getpid()}-{secrets.token_hex(6)}-"
+        self._prefix = f"{os.getpid()}-{os.urandom(6).hex()}-"
         self._numbers = itertools.count(1)
         self._ledger: registry.Ledger | None = None
         self._path = ""
@@ -146,12 +146,12 @@ class Owned:
         self._tell(tell)
 
     async def kill_left(self) -> None:
-        """Kill what is left of its processes, wherever those have gone."""
+        """Kill what is left of its processes, wherever those have gone. Waits `REAP` seconds at most."""
         if sys.platform == "linux":
             io = IOThread.get()
             job = Job(io, self, functools.partial(registry.kill_marked, self._mark))
             Workers.get().submit(job.run)
-            await job.done
+            await asyncio.wait({job.done}, timeout=REAP)  # the workers may all be held up by hooks
 
     def end(self) -> None:
         """Nothing of it is left."""

@@ -57,6 +57,22 @@ def test_a_monitor_that_is_lost(monitored: MakeMachine, actions: Any, message: s
     assert (vm.state, vm.reason) == (State.STOPPED, Reason.KILLED)
 
 
+def test_last_words_are_heard_although_qemu_can_no_longer_be_written_to(monitored: MakeMachine) -> None:
+    vm = monitored()
+    assert vm.pid is not None
+
+    async def ask_when_it_is_gone(pid: int) -> None:
+        # All of it on the I/O thread, so that nothing of what QEMU says is read before.
+        os.kill(pid, signal.SIGTERM)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - just that
+        await vm.qmp.aio.execute("quit")
+
+    with pytest.raises(MachineDied, match="SHUTDOWN"):
+        vm.run(ask_when_it_is_gone(vm.pid), timeout=30, operation="ask")
+    assert [event["data"]["reason"] for event in vm.qmp.events()] == ["host-signal"]
+    assert (vm.state, vm.reason, vm.exit_status) == (State.STOPPED, Reason.QEMU_EXIT, 0)
+
+
 def test_long_messages_that_are_not_too_long(monitored: MakeMachine) -> None:
     vm = monitored(fake=FakeQEMU(on={"long": [do.reply("x" * 9 * MIB)]}))
     assert len(vm.qmp.execute("long")) == 9 * MIB

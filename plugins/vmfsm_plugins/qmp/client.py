@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from qemu.qmp import ConnectError, Message, QMPClient, Runstate
@@ -37,6 +37,26 @@ class ConnectionLost(Exception):
     def __init__(self, loss: Loss) -> None:
         super().__init__(loss.what)
         self.loss = loss
+
+
+class _ReadToTheEnd(socket.socket):
+    """Writing to an end that has gone is no error: reading finds that out, behind what there is to be read.
+
+    asyncio ends a connection at the first error, and what QEMU had said of why it goes would be lost.
+    """
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        try:
+            return super().send(data, flags)
+        except (BrokenPipeError, ConnectionResetError):
+            return memoryview(data).nbytes
+
+    def sendmsg(self, buffers: Iterable[Any], *ancillary: Any) -> int:
+        parts = list(buffers)
+        try:
+            return super().sendmsg(parts, *ancillary)
+        except (BrokenPipeError, ConnectionResetError):
+            return sum(memoryview(part).nbytes for part in parts)
 
 
 Reply = dict[str, Any]
@@ -76,7 +96,8 @@ class Client(QMPClient):
 
         :raises ConnectionLost: when the other end hangs up or does not speak QMP.
         """
-        self._socket = connection
+        connection = self._socket = _ReadToTheEnd(fileno=connection.detach())
+        connection.setblocking(False)
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
         first: set[asyncio.Future[Any]] = {ready, self.lost}
@@ -144,8 +165,6 @@ class Client(QMPClient):
                 except BlockingIOError:
                     writer.write(b" ")  # nothing to QEMU; asyncio finds out when there is room
                     continue
-                except (BrokenPipeError, ConnectionResetError):
-                    break
                 answer = asyncio.get_running_loop().create_future()
                 answer.add_done_callback(lambda _: self._fd_under_way.release())
                 self._questions[number] = _Question(answer, None)

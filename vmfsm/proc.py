@@ -54,12 +54,6 @@ def identify(pid: int) -> Identity | None:
     return None if stat is None else Identity(pid, stat.start_time)
 
 
-def command_of(pid: int) -> tuple[str, ...]:
-    """Its command line; empty where that cannot be had."""
-    words = _read(pid, "cmdline").decode("utf-8", "surrogateescape").split("\0")
-    return tuple(words[:-1])
-
-
 def boot_id() -> str:
     """Another one after each boot."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
@@ -97,11 +91,10 @@ def living() -> Iterator[Process]:
             yield Process(Identity(int(name), stat.start_time), stat.session)
 
 
-def wait_for_end(pidfd: int, *others: int) -> None:
-    """Until the process has ended, or one of the other descriptors is at its end."""
+def wait_for_end(pidfd: int) -> None:
+    """Until the process has ended."""
     poll = select.poll()
-    for fd in (pidfd, *others):
-        poll.register(fd, select.POLLIN | select.POLLHUP)
+    poll.register(pidfd, select.POLLIN)
     poll.poll()
 
 

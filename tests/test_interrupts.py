@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Self
+from unittest import mock
 
 import pytest
 
@@ -22,6 +23,7 @@ from tests.conftest import MakeMachine
 from tests.waiting import LIMIT, InThread, is_alive, until
 from vmfsm import Companion, LaunchPlan, Machine, MachineTimeout, PluginError, Reason, State, hookimpl
 from vmfsm.errors import describe
+from vmfsm.process import Process
 
 SEEDS = int(os.environ.get("VMFSM_TEST_SEEDS", "60"))
 """How often the tests that leave it to chance try."""
@@ -260,6 +262,27 @@ def test_a_second_interrupt_returns_at_once_and_the_cleanup_still_completes(
     assert vm.pid is None
 
 
+def test_a_kill_that_has_killed_and_not_asked_yet(bare: MakeMachine) -> None:
+    """It is over when the exception is raised, as any other end that was interrupted."""
+    interrupt = KeyboardInterrupt()
+    halting = Halting("none")
+    vm = bare(halting).launch()
+    send = Process.signal
+
+    def send_and_be_interrupted(process: Process, number: signal.Signals) -> bool:
+        patch.stop()
+        send(process, number)
+        raise interrupt
+
+    patch = mock.patch.object(Process, "signal", send_and_be_interrupted)
+    patch.start()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        vm.kill()
+    assert caught.value is interrupt
+    assert (vm.state, vm.reason) == (State.STOPPED, Reason.KILLED)
+    assert halting.ran == [*SET_UP, *CLEAN_UP]
+
+
 # -- at every line ------------------------------------------------------------------------------------------
 
 
@@ -341,7 +364,7 @@ def check(vm: Machine, bystander: Bystander, *interrupts: BaseException) -> None
 
     A hook that the interrupt itself has hit may not have got to its first statement.
     """
-    until(lambda: consistent(vm))  # an interrupted kill() has killed, and may not have waited for the rest
+    assert consistent(vm)
     assert not any(companion.pid for companion in bystander.companions) or vm.state is State.RUNNING
     hit = [
         record.data["hook"]

@@ -154,9 +154,9 @@ class Launch:
 
     def kill_now(self) -> None:
         """Send SIGKILL, and see to it that no process is made any more. From any thread; never waits."""
-        self._no_spawn = True
         before = self._killed
         self._killed = True  # first, since the exit may be judged at any moment from then on
+        self._no_spawn = True
         if self.process is not None and not self.force(signal.SIGKILL):
             self._killed = before
 
@@ -174,6 +174,8 @@ class Launch:
         caller.has_left(interrupt)
         if caller in self._waiting:
             self._watch(Deadline(HURRY))
+        elif self._killed:
+            self.ask(caller, Deadline(HURRY))  # it had not got to asking, but had begun to kill
         else:
             caller.release(None)  # it had not even asked
 

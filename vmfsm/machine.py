@@ -295,8 +295,7 @@ class Machine:
         if launch is None:
             return
         self._io("kill")
-        launch.kill_now()
-        was_over = self._end(launch, "kill", deadline)
+        was_over = self._end(launch, "kill", deadline, at_once=True)
         if not was_over and launch.errors:
             if launch.final is not None and launch.final[0] is State.STOPPED:
                 launch.told.add(threading.current_thread())  # that is all there is to tell
@@ -592,13 +591,17 @@ class Machine:
         else:
             waiter.release(None)
 
-    def _end(self, launch: Launch, call: str, deadline: Deadline, *, guest: bool = False) -> bool:
+    def _end(
+        self, launch: Launch, call: str, deadline: Deadline, *, guest: bool = False, at_once: bool = False
+    ) -> bool:
         """Have the launch ended and wait for that; whether it was over already."""
         __tracebackhide__ = True
         io = launch.io
         was_over = launch.final is not None
         caller = Caller(io)
         try:
+            if at_once:
+                launch.kill_now()
             io.post(functools.partial(launch.ask, caller, deadline, guest=guest))
             self._serve(caller, deadline, call)
         except VMError as error:

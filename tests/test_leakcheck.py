@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +19,16 @@ import pytest
 
 from tests.conftest import MakeMachine
 from tests.waiting import InThread, is_alive, until
-from vmfsm import ConfigError, LaunchPlan, Machine, TransitionError, VMError, hookimpl, registry
+from vmfsm import (
+    ConfigError,
+    LaunchPlan,
+    Machine,
+    MachineTimeout,
+    TransitionError,
+    VMError,
+    hookimpl,
+    registry,
+)
 from vmfsm.iothread import IOThread
 from vmfsm.testing import GUEST_ARGS, Leak, inventory, leakcheck
 from vmfsm.testing.leaks import MARK
@@ -217,6 +226,32 @@ def test_an_io_thread_that_is_held_up_is_a_leak() -> None:
         "the I/O thread, held up: thread 'vmfsm-io', a daemon"
     ]
     assert "in wait" in caught.value.leaks[0]
+
+
+def test_an_io_thread_that_is_held_up_before_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VMFSM_TIMEOUT_SCALE", "0.01")
+    over = threading.Event()
+    IOThread.get().post(over.wait, 60)
+    try:
+        with pytest.raises(MachineTimeout, match=r"held up for 0\.3 s: thread 'vmfsm-io'"), leakcheck():
+            pytest.fail("it was entered")
+    finally:
+        over.set()
+
+
+def test_describing_a_socket_that_is_none_any_more_leaves_nothing() -> None:
+    """As if it had no addresses: some kinds have none."""
+    with socket.socket() as one, open(os.devnull, "rb") as other:
+        fd = one.fileno()
+        (describe,) = [about for key, about in inventory.take([]).items() if is_fd(key, fd)]
+        os.dup2(other.fileno(), fd)
+        before = os.listdir("/proc/self/fd")
+        assert re.fullmatch(rf"fd {fd} -> socket:\[\d+\]", describe())
+        assert os.listdir("/proc/self/fd") == before
+
+
+def is_fd(key: Hashable, fd: int) -> bool:
+    return isinstance(key, tuple) and key[:2] == ("fd", fd)
 
 
 # -- what is no leak ----------------------------------------------------------------------------------------

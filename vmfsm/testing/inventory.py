@@ -21,7 +21,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmfsm import registry
-from vmfsm.errors import printable
+from vmfsm.deadline import Deadline
+from vmfsm.errors import MachineTimeout, printable
 from vmfsm.exit_guard import ExitGuard
 from vmfsm.iothread import IOThread
 from vmfsm.lifecycle import State
@@ -38,6 +39,8 @@ Inventory = dict[Hashable, Callable[[], str]]
 # The helper process of vmfsm that lives as long as this process: the one place where it is exempted.
 PERMANENT_HELPER = re.compile(rb"\bvmfsm\.watchdog\b")
 
+START = 30.0
+"""Seconds for the I/O thread to start that helper process."""
 ANSWER = 1.0
 """Seconds for the I/O thread to say what its tasks are."""
 _MOST_FRAMES = 5
@@ -46,16 +49,27 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def bring_up() -> None:
-    """Let what stays for as long as this process come into being, so that nobody is blamed for it."""
-    IOThread.get(), Workers.get(), ExitGuard.get()
+    """Let what stays for as long as this process come into being, so that nobody is blamed for it.
+
+    :raises MachineTimeout: where something holds up the I/O thread.
+    """
+    io = IOThread.get()
+    Workers.get(), ExitGuard.get()
+    deadline = Deadline(START)
     began: concurrent.futures.Future[None] = concurrent.futures.Future()
 
     def begin_to_own() -> None:
         Ownership.get().own("nothing", "").end()
         began.set_result(None)
 
-    IOThread.get().post(begin_to_own)
-    began.result(ANSWER)
+    io.post(begin_to_own)
+    try:
+        began.result(deadline.remaining())
+    except TimeoutError:
+        held_up = _about_thread(io.thread)
+        error = MachineTimeout(f"leakcheck: the I/O thread is held up for {deadline.timeout:g} s: {held_up}")
+        error.operation, error.timeout = "leakcheck", deadline.timeout
+        raise error from None
 
 
 def take(
@@ -192,13 +206,24 @@ def _descriptors() -> Inventory:
 
 
 def _about_descriptor(fd: int, target: str) -> str:
-    addresses = ""
-    if target.startswith("socket:"):
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as same:
-            addresses = (
-                f" ({same.family.name}{_address('', same.getsockname)}{_address('to ', same.getpeername)})"
-            )
+    addresses = _addresses(fd) if target.startswith("socket:") else ""
     return f"fd {fd} -> {printable(target)}{addresses}"
+
+
+def _addresses(fd: int) -> str:
+    """Empty where they can't be had: of some kinds of sockets, or as it was closed meanwhile."""
+    try:
+        duplicate = os.dup(fd)
+    except OSError:
+        return ""
+    try:
+        same = socket.socket(fileno=duplicate)
+    except OSError:
+        os.close(duplicate)
+        return ""
+    with same:
+        family = getattr(same.family, "name", same.family)  # Python has no names for some
+        return f" ({family}{_address('', same.getsockname)}{_address('to ', same.getpeername)})"
 
 
 def _address(before: str, get: Callable[[], Any]) -> str:

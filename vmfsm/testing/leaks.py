@@ -81,7 +81,9 @@ class leakcheck:
         self._mark: str | None = None
 
     def __enter__(self) -> Self:
-        """:raises OSError: for a directory that is none."""
+        """:raises OSError: for a directory that is none.
+        :raises MachineTimeout: where something holds up the I/O thread for half a minute.
+        """
         if self._mark is not None:
             raise RuntimeError("this leakcheck is in use; another block takes one of its own")
         IOThread.get().refuse_inside("leakcheck", None)

@@ -12,7 +12,17 @@ from typing import Any
 import pytest
 
 from tests.conftest import BUILT_IN, MakeMachine
-from vmfsm import ConfigError, LaunchError, LaunchPlan, Machine, Reason, State, TransitionError, hookimpl
+from vmfsm import (
+    ConfigError,
+    LaunchError,
+    LaunchPlan,
+    Machine,
+    Reason,
+    State,
+    TransitionError,
+    check_path,
+    hookimpl,
+)
 
 
 class Seen:
@@ -338,3 +348,22 @@ def test_ending_what_was_never_launched_does_nothing(bare: MakeMachine, call: st
     machine = bare(Seen())
     CALLS[call](machine, 5)
     assert_untouched(machine)
+
+
+class Bytes(os.PathLike[bytes]):
+    """A path, but of bytes."""
+
+    def __fspath__(self) -> bytes:
+        return b"bytes"
+
+
+@pytest.mark.parametrize("value", ["", "a\0b", b"bytes", 3, None, Bytes()], ids=repr)
+def test_what_is_no_path(value: object) -> None:
+    with pytest.raises(ConfigError, match="directory: not a path") as caught:
+        check_path(value, field="directory")
+    assert caught.value.field == "directory"
+
+
+def test_what_is_a_path() -> None:
+    assert check_path("a b") == "a b"
+    assert check_path(Path("a") / "b") == "a/b"

@@ -23,6 +23,7 @@ from .errors import (
 from .hooks import hookimpl, hookspec
 from .lifecycle import TABLE, Event, Reason, State, Transition
 from .machine import Machine
+from .paths import check_path
 from .plan import LaunchPlan, escape
 from .timeline import Record, format_timeline
 
@@ -55,6 +56,7 @@ __all__ = (
     "Verdict",
     "capabilities",
     "check_fd",
+    "check_path",
     "escape",
     "format_timeline",
     "hookimpl",

@@ -10,10 +10,10 @@ from typing import NamedTuple, TypeVar, cast
 from . import accelerators
 from .answers import Answers
 from .asking import Asking
-from .config import binary_path
 from .deadline import Deadline
 from .errors import ConfigError, Evidence, LaunchError, TransitionError, VMError, printable
 from .iothread import IOThread
+from .paths import check_path
 from .process import find_binary
 from .reports import own_words
 
@@ -75,7 +75,7 @@ def capabilities(binary: "str | os.PathLike[str]", *, timeout: float | None = 60
     :raises LaunchError: when it cannot be run, is no QEMU, or does not answer in time; it says which.
     :raises TransitionError: on the I/O thread, which it would stop.
     """
-    path = binary_path(binary)
+    path = check_path(binary, field="binary")
     deadline = Deadline(timeout)
     IOThread.get().refuse_inside("capabilities", path)
     return Question(path, {}, deadline).capabilities()

@@ -14,6 +14,7 @@ from .config import check_environment, check_name, check_strings
 from .descriptors import Closable, check_fd
 from .errors import ConfigError
 from .iothread import outcome
+from .paths import check_path
 from .process import REAP, Process, environment, find_binary
 
 Ready = str | os.PathLike[str] | re.Pattern[str] | Callable[[], object] | None
@@ -256,9 +257,10 @@ def _check_fds(fds: object) -> tuple[list[int], list[Closable]]:
 
 
 def _check_ready(ready: object) -> Ready:
-    is_path = isinstance(ready, str | os.PathLike) and bool(os.fspath(ready))
     is_pattern = isinstance(ready, re.Pattern) and isinstance(ready.pattern, str)
-    if ready is None or is_path or is_pattern or callable(ready):
+    if isinstance(ready, str | os.PathLike):
+        return check_path(ready, field="ready")
+    if ready is None or is_pattern or callable(ready):
         return cast("Ready", ready)
     raise ConfigError(
         f"ready must be a path, a compiled pattern of str, a function or None, not {ready!r}", field="ready"

@@ -1,11 +1,11 @@
 """What a machine was constructed with, checked for its shape; nothing here asks the system anything."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from .errors import ConfigError
+from .paths import check_path
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@:-]{0,63}")
 
@@ -57,26 +57,18 @@ def check(
             f"accel must be a str for QEMU's -accel, {BEST!r}, or None, not {accel!r}", field="accel"
         )
     return Config(
-        binary_path(binary),
+        check_path(binary, field="binary"),
         arguments,
         check_name(name),
         check_strings("wrapper", wrapper),
         check_environment(env),
-        _path("cwd", cwd),
+        None if cwd is None else check_path(cwd, field="cwd"),
         display,
         accel,
-        _path("log_dir", log_dir),
-        _path("base_dir", base_dir),
+        None if log_dir is None else check_path(log_dir, field="log_dir"),
+        None if base_dir is None else check_path(base_dir, field="base_dir"),
         _statuses(expected_exits),
     )
-
-
-def binary_path(value: object) -> str:
-    """:raises ConfigError: for what is neither a path nor a name."""
-    path = _path("binary", value)
-    if path is None:
-        raise ConfigError("binary must be a path or the name of a program, not None", field="binary")
-    return path
 
 
 def refuse_daemonize(args: Sequence[str]) -> None:
@@ -112,17 +104,6 @@ def check_strings(field: str, value: object) -> tuple[str, ...]:
         if not isinstance(item, str) or "\0" in item:
             raise ConfigError(f"{field} must hold only str without NUL, not {item!r}", field=field)
     return tuple(value)
-
-
-def _path(field: str, value: object) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise ConfigError(f"{field} must be a path, not {value!r}", field=field)
-    path = os.fspath(value)
-    if not isinstance(path, str) or "\0" in path:
-        raise ConfigError(f"{field} must be a path of str without NUL, not {value!r}", field=field)
-    return path
 
 
 def check_environment(value: object) -> dict[str, str | None]:

@@ -30,6 +30,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from .deadline import Deadline
 from .errors import ConfigError, ImageError, MachineTimeout, printable
+from .paths import check_path
 
 __all__ = ["ImageInfo", "create", "info", "overlay"]
 
@@ -93,7 +94,7 @@ def create(
     When it raises, there is nothing new, and what was there is as before.
     """
     deadline = Deadline(timeout)
-    target = _check_path(path, "path")
+    target = _absolute(path, "path")
     arguments = ["-f", _check_word(format, "format"), *_options(options)]
     _make(target, arguments, [_check_size(size)], overwrite, deadline, binary)
 
@@ -120,7 +121,7 @@ def overlay(
     Everything else is as of `create`.
     """
     deadline = Deadline(timeout)
-    target, base = _check_path(path, "path"), _check_path(backing, "backing")
+    target, base = _absolute(path, "path"), _absolute(backing, "backing")
     if os.path.realpath(target) == os.path.realpath(base):
         raise ConfigError(f"an overlay cannot lie over itself: {target}", field="backing")
     arguments = ["-f", "qcow2", *_options(options)]
@@ -149,7 +150,7 @@ def info(
     out of date, or wrong where the machine is just changing that.
     """
     deadline = Deadline(timeout)
-    image = _check_path(path, "path")
+    image = _absolute(path, "path")
     arguments = [] if format is None else ["-f", _check_word(format, "format")]
     if backing_chain:
         told = _info(image, [*arguments, "--backing-chain"], deadline, binary, _chain_info)
@@ -253,7 +254,7 @@ def _info(path: str, arguments: list[str], deadline: Deadline, binary: Path, rea
 
 def _run(binary: Path, arguments: list[str], deadline: Deadline) -> str:
     """What the tool says on stdout."""
-    command = [_check_binary(binary), *arguments]
+    command = [check_path(binary, field="binary"), *arguments]
     try:
         process = subprocess.Popen(
             command,
@@ -304,19 +305,9 @@ def _failed(
 # -- arguments ----------------------------------------------------------------------------------------------
 
 
-def _check_path(path: object, field: str) -> str:
-    """Absolute: so it begins with no dash, and QEMU takes no colon in it for the end of a protocol."""
-    name = os.fspath(path) if isinstance(path, str | os.PathLike) else None
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise ConfigError(f"{field} must be the path of a file, not {path!r}", field=field)
-    return os.path.abspath(name)
-
-
-def _check_binary(binary: object) -> str:
-    name = os.fspath(binary) if isinstance(binary, str | os.PathLike) else None
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise ConfigError(f"binary must be a path or the name of a command, not {binary!r}", field="binary")
-    return name
+def _absolute(path: object, field: str) -> str:
+    """So it begins with no dash, and QEMU takes no colon in it for the end of a protocol."""
+    return os.path.abspath(check_path(path, field=field))
 
 
 def _check_size(size: object) -> str:

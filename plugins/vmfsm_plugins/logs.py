@@ -16,13 +16,14 @@ from vmfsm import (
     MachineTimeout,
     Reason,
     TransitionError,
+    check_path,
     hookimpl,
 )
 
 from .streams.buffer import Buffer
 from .streams.drain import MOST
 from .streams.intake import Intake
-from .streams.logfile import LogFile, is_path, open_log
+from .streams.logfile import LogFile, open_log
 
 _LOGGER = logging.getLogger("vmfsm.logs")
 _KEPT = 1024 * 1024
@@ -80,12 +81,7 @@ class Logs:
     before = ("*",)
 
     def __init__(self, *, path: "str | os.PathLike[str] | None" = None) -> None:
-        if path is not None and not is_path(path):
-            raise ConfigError(
-                f"option 'path' of plugin 'logs' must be a path or None, not {path!r}",
-                field="options['logs']['path']",
-            )
-        self.given_path = path
+        self.given_path = None if path is None else check_path(path, field="options['logs']['path']")
         """The option."""
         self._machine: Machine | None = None
         self._output: _Output | None = None

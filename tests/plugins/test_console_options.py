@@ -45,7 +45,7 @@ def test_wrong(options: dict[str, object], field: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Machine("qemu", options={"console": options})
     assert caught.value.field == f"options['console']{field}"
-    assert "plugin 'console'" in str(caught.value)
+    assert "'console'" in str(caught.value)
     assert field.rsplit("['", 1)[1].removesuffix("']") in str(caught.value)
 
 

@@ -16,6 +16,7 @@ from vmfsm import config
 from vmfsm.deadline import Deadline
 from vmfsm.errors import ConfigError
 from vmfsm.iothread import IOThread
+from vmfsm.paths import check_path
 from vmfsm.perprocess import per_process
 
 from . import inventory
@@ -203,10 +204,7 @@ def _deadline(patience: float) -> Deadline:
 def _paths(values: object) -> tuple[str, ...]:
     if isinstance(values, str | bytes | os.PathLike) or not isinstance(values, Sequence):
         raise ConfigError(f"directories must be a sequence of paths, not {values!r}", field="directories")
-    for value in values:
-        if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
-            raise ConfigError(f"directories must hold paths, not {value!r}", field="directories")
-    return tuple(os.path.abspath(value) for value in values)
+    return tuple(os.path.abspath(check_path(value, field="directories")) for value in values)
 
 
 def _patterns(values: object) -> tuple[re.Pattern[str], ...]:

@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from vmfsm import ConfigError
-from vmfsm_plugins.streams.logfile import is_path
+from vmfsm import ConfigError, check_path
 
 DEFAULT_BUFFER = 1024 * 1024
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@:-]{0,63}")
@@ -89,7 +88,8 @@ def _check_one(values: Mapping[str, object], field: str) -> Options:
     if device is not None:
         require("device", re.search("[{\0]|(^|,)chardev=", device) is None, "'DEVICE[,PROPERTY=VALUE]...'")
     require("index", type(index) is int and 0 <= index < 64, "an int, at least 0 and below 64")
-    require("log", log is None or is_path(log), "a path or None")
+    if log is not None:
+        check_path(log, field=f"{field}['log']")
     require("timestamps", isinstance(options.timestamps, bool), "a bool")
     require("encoding", isinstance(options.encoding, str) and _is_encoding(options.encoding), "an encoding")
     require("newline", isinstance(options.newline, str), "a str")

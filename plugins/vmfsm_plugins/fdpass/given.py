@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from vmfsm import ConfigError, check_fd
+from vmfsm import ConfigError, check_fd, check_path
 
 FDOrPath = int | str | os.PathLike[str]
 
@@ -108,9 +108,7 @@ def check_given(fd_or_path: object, flags: object = None) -> Given:
     :raises ConfigError: for what is neither an open descriptor nor a path, and for wrong `flags`.
     """
     if isinstance(fd_or_path, str | os.PathLike):
-        path = os.fspath(fd_or_path)
-        if not isinstance(path, str) or not path or "\0" in path:
-            raise ConfigError(f"not a path: {fd_or_path!r}", field="fd_or_path")
+        path = check_path(fd_or_path, field="fd_or_path")
         if flags is not None and (isinstance(flags, bool) or not isinstance(flags, int) or flags < 0):
             raise ConfigError(f"flags must be an int, as of os.open, not {flags!r}", field="flags")
         return GivenPath(os.path.abspath(path), flags)

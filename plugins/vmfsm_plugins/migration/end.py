@@ -79,6 +79,10 @@ class End:
                     continue
             await self.persist(self._ask)
 
+    async def under_way(self) -> None:
+        """Wait until QEMU is connected with the other end, or the end."""
+        await self.until(lambda: self.status not in {"none", "setup"})
+
     async def persist(self, ask: Callable[[], Awaitable[object]]) -> None:
         """Ask until QEMU answers: the migration goes on without its monitor, which may be connected again."""
         while True:

@@ -5,7 +5,16 @@ import errno
 import os
 import socket
 
-from vmfsm import ConfigError, Machine, MachineDied, MachineTimeout, State, TransitionError, VMError
+from vmfsm import (
+    ConfigError,
+    Machine,
+    MachineDied,
+    MachineTimeout,
+    State,
+    TransitionError,
+    VMError,
+    check_path,
+)
 
 from .channel import Channel, File, NewFile, SocketPair, UnixSocket, open_saved
 from .end import End
@@ -72,7 +81,7 @@ class Moves:
         return parse(await self.own.qmp.aio.execute("query-migrate", timeout=None))
 
     async def to_file(self, path: Path, overwrite: bool) -> Progress:
-        path = _check_path("path", path)
+        path = _absolute(path, "path")
         self._require_idle("to_file")
         if not File.has_address(self.own):
             _require_descriptors(self.own, "QEMU before 8.2 is handed the file")
@@ -88,7 +97,7 @@ class Moves:
         return progress
 
     async def from_file(self, path: Path) -> Progress:
-        path = _check_path("path", path)
+        path = _absolute(path, "path")
         self._require_idle("from_file")
         if not File.has_address(self.own):
             _require_descriptors(self.own, "QEMU before 8.2 is handed the file")
@@ -163,16 +172,13 @@ def _require_descriptors(machine: Machine, why: str) -> None:
         )
 
 
-def _check_path(field: str, value: object) -> str:
-    """The absolute path, since QEMU's working directory may be another."""
-    path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise ConfigError(f"{field} must be a path, not {value!r}", field=field)
-    return os.path.abspath(path)
+def _absolute(path: object, field: str) -> str:
+    """Since QEMU's working directory may be another."""
+    return os.path.abspath(check_path(path, field=field))
 
 
 def _check_socket_path(over: Path) -> str:
-    path = _check_path("over", over)
+    path = _absolute(over, "over")
     if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
         raise ConfigError(
             f"over is longer than a socket address holds ({_LONGEST_SOCKET_PATH} bytes): {path}", field="over"

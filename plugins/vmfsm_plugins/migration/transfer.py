@@ -58,7 +58,7 @@ class Transfer:
             for end in reversed(self._ends) if self._channel.destination_first else self._ends:
                 await self._begin(end)
             for end in self._ends:
-                await end.until(lambda end=end: end.status not in {"none", "setup"})  # type: ignore[misc]
+                await end.under_way()
             self._channel.connected()
         except BaseException:
             await self.abort()

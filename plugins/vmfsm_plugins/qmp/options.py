@@ -3,7 +3,7 @@
 import math
 import os
 
-from vmfsm import ConfigError, Deadline
+from vmfsm import ConfigError, Deadline, check_path
 
 from .boot_loop import Limit
 from .transport import Address
@@ -16,9 +16,7 @@ def check_address(address: object) -> Address:
         case None:
             return None
         case str() | os.PathLike():
-            path = os.fspath(address)
-            if isinstance(path, str) and path and "\0" not in path:
-                return path
+            return check_path(address, field=field)
         case (str() as host, int() as port) if not isinstance(port, bool) and 0 <= port <= 65535:
             if _may_be_host(host):
                 return host, port

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vmfsm import ConfigError
+from vmfsm import ConfigError, check_path
 from vmfsm_plugins.qmp import QMPCommandError
 
 from .disks import Disk, Disks
@@ -29,11 +29,11 @@ def check_files(files: object) -> dict[str, str]:
         raise ConfigError(f"files must be a mapping of disks to new files, not {files!r}", field="files")
     paths = {}
     for disk, path in files.items():
-        name = os.fspath(path) if isinstance(path, str | os.PathLike) else None
         if not isinstance(disk, str) or not disk:
             raise ConfigError(f"files must name disks by a str, not {disk!r}", field="files")
-        if not isinstance(name, str) or not name or "\0" in name or not _is_text(name):
-            raise ConfigError(f"the file for disk {disk!r} must be a path, not {path!r}", field="files")
+        name = check_path(path, field="files")
+        if not _is_text(name):
+            raise ConfigError(f"the file for disk {disk!r} must be text for QMP, not {path!r}", field="files")
         paths[disk] = os.path.abspath(name)
     if len(set(paths.values())) < len(paths):
         raise ConfigError("each disk needs a file of its own", field="files")

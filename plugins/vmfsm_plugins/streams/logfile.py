@@ -8,12 +8,6 @@ from collections.abc import Callable
 from vmfsm import LaunchPlan
 
 
-def is_path(value: object) -> bool:
-    """Whether it has the shape of a path."""
-    path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
-    return isinstance(path, str) and path != "" and "\0" not in path
-
-
 def open_log(
     given: "str | os.PathLike[str] | None",
     option: str,

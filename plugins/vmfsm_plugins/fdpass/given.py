@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from vmfsm import ConfigError, check_fd, check_path
+from vmfsm_plugins.blocking import in_thread
 
 FDOrPath = int | str | os.PathLike[str]
 
@@ -100,6 +101,14 @@ class GivenPath:
 
 
 Given = GivenFD | GivenPath
+
+
+async def open_given(given: Given) -> Descriptor:
+    """Open it, however long the file system takes for that: only the caller waits.
+
+    :raises OSError: as of `open`.
+    """
+    return await in_thread(given.open, Descriptor.close)
 
 
 def check_given(fd_or_path: object, flags: object = None) -> Given:

@@ -1,9 +1,10 @@
 """Descriptors for QEMU: given at launch, or sent to a running one."""
 
 import contextlib
+import functools
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple, TypeVar
 
 from vmfsm import (
@@ -17,7 +18,7 @@ from vmfsm import (
     hookimpl,
 )
 
-from .given import FDOrPath, Given, check_given
+from .given import Descriptor, FDOrPath, Given, check_given, open_given
 from .sending import Sending, record, to_add, to_send
 
 T = TypeVar("T")
@@ -40,12 +41,8 @@ class _Added(NamedTuple):
     def name(self) -> str:
         return f"/dev/fdset/{self.fdset}"
 
-    def put(self, plan: LaunchPlan) -> None:
-        """Have it inherited.
-
-        :raises OSError: where it can't be opened.
-        """
-        descriptor = self.given.open()
+    def put(self, plan: LaunchPlan, descriptor: Descriptor) -> None:
+        """Have it inherited, or close it."""
         try:
             fd = plan.give(descriptor)
         except BaseException:
@@ -53,6 +50,14 @@ class _Added(NamedTuple):
             raise
         note = "" if self.opaque is None else f",opaque={escape(self.opaque)}"
         plan.args += ["-add-fd", f"fd={fd},set={self.fdset}{note}"]
+
+
+class _Putting(NamedTuple):
+    """What is to be given to the QEMU that is being launched."""
+
+    given: Given
+    put: Callable[[Descriptor], str]
+    """What is done when it is open; the set's name."""
 
 
 class FDPass:
@@ -114,8 +119,13 @@ class FDPass:
         In `pre_launch` it is for that launch. Where QEMU is there it is sent, and is for that QEMU.
         """
         Deadline(timeout)
-        added = self._add(fd_or_path, fdset, opaque, flags)
-        return added if isinstance(added, str) else self._run(added, timeout)
+        match self._add(fd_or_path, fdset, opaque, flags):
+            case str() as name:
+                return name
+            case _Putting(given, put):
+                return put(given.open())
+            case sending:
+                return self._run(sending, timeout)
 
     def send(self, fd_or_path: FDOrPath, name: str, *, timeout: float | None = 30) -> None:
         """Send a descriptor to the running QEMU, which knows it by `name` then (QMP `getfd`).
@@ -140,9 +150,10 @@ class FDPass:
     @hookimpl
     async def pre_launch(self, plan: LaunchPlan) -> None:
         with self._lock:
-            self._plan = plan
-            for added in (*self._kept, *self._of_launch):
-                added.put(plan)
+            self._plan = plan  # those that come from now on put themselves
+            wanted = (*self._kept, *self._of_launch)
+        for added in wanted:
+            added.put(plan, await open_given(added.given))
 
     @hookimpl
     async def post_launch(self, machine: Machine) -> None:
@@ -159,8 +170,8 @@ class FDPass:
 
     def _add(
         self, fd_or_path: FDOrPath, fdset: int | None, opaque: str | None, flags: int | None
-    ) -> str | Sending[str]:
-        """The set's name, or what is to be sent where QEMU is there."""
+    ) -> str | _Putting | Sending[str]:
+        """The set's name, or what is to be done for that."""
         given = check_given(fd_or_path, flags)
         _check_fdset(fdset)
         _check_text("opaque", opaque)
@@ -172,17 +183,30 @@ class FDPass:
                 self._kept.append(added)
                 return added.name
             if state is State.LAUNCHING and (plan is None or not plan.spent):
-                added = _Added(given, self._number(fdset, () if plan is None else plan.args), opaque)
                 if plan is not None:
-                    added.put(plan)
-                    if plan.spent:  # by another thread meanwhile: whether it was seen is not known
-                        raise self._refused("fds.add", _TOO_LATE)
+                    return _Putting(given, functools.partial(self._put, plan, given, fdset, opaque))
+                added = _Added(given, self._number(fdset, ()), opaque)
                 self._of_launch.append(added)
                 return added.name
             if state is State.LAUNCHING and (machine is None or machine.pid is None):
                 raise self._refused("fds.add", _TOO_LATE)
         assert machine is not None
         return to_add(machine, given, fdset, opaque)
+
+    def _put(
+        self, plan: LaunchPlan, given: Given, fdset: int | None, opaque: str | None, descriptor: Descriptor
+    ) -> str:
+        """:raises TransitionError: where it took too long to open it."""
+        with self._lock:
+            if plan.spent:
+                descriptor.close()
+                raise self._refused("fds.add", _TOO_LATE)
+            added = _Added(given, self._number(fdset, plan.args), opaque)
+            added.put(plan, descriptor)
+            if plan.spent:  # by another thread meanwhile: whether it was seen is not known
+                raise self._refused("fds.add", _TOO_LATE)
+            self._of_launch.append(added)
+            return added.name
 
     def _number(self, fdset: int | None, args: Sequence[str]) -> int:
         if fdset is not None:
@@ -203,10 +227,7 @@ class FDPass:
 
     def _run(self, sending: Sending[T], timeout: float | None) -> T:
         assert self._machine is not None
-        with sending.given.open() as descriptor:
-            return self._machine.run(
-                sending.send(descriptor.fileno()), timeout=timeout, operation=sending.operation
-            )
+        return self._machine.run(sending.carry_out(), timeout=timeout, operation=sending.operation)
 
     def _refused(self, call: str, why: str) -> TransitionError:
         machine = self._machine
@@ -237,8 +258,13 @@ class AsyncFDs:
     ) -> str:
         """See `FDPass.add`."""
         Deadline(timeout)
-        added = self._fds._add(fd_or_path, fdset, opaque, flags)
-        return added if isinstance(added, str) else await self._run(added, timeout)
+        match self._fds._add(fd_or_path, fdset, opaque, flags):
+            case str() as name:
+                return name
+            case _Putting(given, put):
+                return put(await open_given(given))
+            case sending:
+                return await self._run(sending, timeout)
 
     async def send(self, fd_or_path: FDOrPath, name: str, *, timeout: float | None = 30) -> None:
         """See `FDPass.send`."""
@@ -246,10 +272,9 @@ class AsyncFDs:
 
     async def _run(self, sending: Sending[T], timeout: float | None) -> T:
         assert self._fds._machine is not None
-        with sending.given.open() as descriptor:
-            return await self._fds._machine.arun(
-                sending.send(descriptor.fileno()), timeout=timeout, operation=sending.operation
-            )
+        return await self._fds._machine.arun(
+            sending.carry_out(), timeout=timeout, operation=sending.operation
+        )
 
 
 def _check_fdset(fdset: object) -> None:

@@ -5,7 +5,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from vmfsm import Machine
 
-from .given import Given, GivenFD
+from .given import Given, GivenFD, open_given
 
 T = TypeVar("T")
 
@@ -18,6 +18,11 @@ class Sending(NamedTuple, Generic[T]):
     """What it is called in messages."""
     send: Callable[[int], Coroutine[Any, Any, T]]
     """Sends a copy of a descriptor. To be run on the I/O thread."""
+
+    async def carry_out(self) -> T:
+        """Open what was given, and send it. On the I/O thread."""
+        with await open_given(self.given) as descriptor:
+            return await self.send(descriptor.fileno())
 
 
 def to_add(machine: Machine, given: Given, fdset: int | None, opaque: str | None) -> Sending[str]:

@@ -192,6 +192,11 @@ class NewFile:
         if self.path != self._final:
             os.replace(self.path, self._final)
 
+    def abandon(self) -> None:
+        """It was made for nobody."""
+        os.close(self.fd)
+        self.discard()
+
     def discard(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import functools
 import os
 import socket
 
@@ -15,6 +16,7 @@ from vmfsm import (
     VMError,
     check_path,
 )
+from vmfsm_plugins.blocking import in_thread
 
 from .channel import Channel, File, NewFile, SocketPair, UnixSocket, open_saved
 from .end import End
@@ -85,14 +87,14 @@ class Moves:
         self._require_idle("to_file")
         if not File.has_address(self.own):
             _require_descriptors(self.own, "QEMU before 8.2 is handed the file")
-        file = NewFile(path, overwrite=overwrite)
+        file = await in_thread(lambda: NewFile(path, overwrite=overwrite), NewFile.abandon)
         try:
             transfer = Transfer(End(self.own, "source", path), None, File(file.path, file.fd))
-            await self._begin(transfer, self)
+            await self._begin("to_file", transfer, self)
             progress = await _finish(transfer)
-            file.keep()
+            await in_thread(file.keep)
         except BaseException:
-            file.discard()
+            await in_thread(file.discard)
             raise
         return progress
 
@@ -101,9 +103,9 @@ class Moves:
         self._require_idle("from_file")
         if not File.has_address(self.own):
             _require_descriptors(self.own, "QEMU before 8.2 is handed the file")
-        channel = File(path, open_saved(path))
+        channel = File(path, await in_thread(lambda: open_saved(path), os.close))
         transfer = Transfer(None, End(self.own, "destination", path), channel)
-        await self._begin(transfer, self)
+        await self._begin("from_file", transfer, self)
         return await _finish(transfer)
 
     async def _start(self, other: Machine, over: Path | None) -> Transfer:
@@ -113,7 +115,9 @@ class Moves:
         if other is source:
             raise ConfigError(f"{source.name}: a machine can't migrate to itself", field="other")
         theirs: Moves = other.plugin("migration")._moves
-        path = None if over is None else _check_socket_path(over)
+        path = None if over is None else _absolute(over, "over")
+        if path is not None:
+            await in_thread(functools.partial(_check_socket_path, path))
         if path is None:
             for machine in (source, other):
                 _require_descriptors(machine, "each end is handed a socket (over=PATH needs none)")
@@ -121,16 +125,20 @@ class Moves:
             raise theirs._refusal(
                 "migrate", "it can't take a guest: it was not launched (with -incoming defer)"
             )
-        for moves in (self, theirs):
-            moves._require_idle("migrate")
         channel: Channel = SocketPair() if path is None else UnixSocket(path)
         ends = End(source, "source", other.name), End(other, "destination", source.name)
         transfer = Transfer(*ends, channel)
-        await self._begin(transfer, self, theirs)
+        await self._begin("migrate", transfer, self, theirs)
         return transfer
 
-    async def _begin(self, transfer: Transfer, *all_of_it: "Moves") -> None:
+    async def _begin(self, call: str, transfer: Transfer, *all_of_it: "Moves") -> None:
         """Start a migration that these machines take part in."""
+        try:
+            for moves in all_of_it:  # not before: another one may have begun while a file was opened
+                moves._require_idle(call)
+        except BaseException:
+            await transfer.abort()
+            raise
         for moves in all_of_it:
             moves._transfer = transfer
         try:
@@ -177,8 +185,11 @@ def _absolute(path: object, field: str) -> str:
     return os.path.abspath(check_path(path, field=field))
 
 
-def _check_socket_path(over: Path) -> str:
-    path = _absolute(over, "over")
+def _check_socket_path(path: str) -> None:
+    """:raises ConfigError: for a path that is too long.
+
+    :raises OSError: where no socket can be made there.
+    """
     if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
         raise ConfigError(
             f"over is longer than a socket address holds ({_LONGEST_SOCKET_PATH} bytes): {path}", field="over"
@@ -191,4 +202,3 @@ def _check_socket_path(over: Path) -> str:
         except OSError as error:
             raise OSError(error.errno, error.strerror, path) from error
     os.unlink(path)
-    return path

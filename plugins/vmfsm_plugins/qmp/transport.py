@@ -10,11 +10,11 @@ import errno
 import os
 import socket
 import stat
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from vmfsm import LaunchPlan
+from vmfsm_plugins.blocking import in_thread
 
 _LONGEST_PATH = 107
 """Bytes of a path in Linux's `sockaddr_un` (unix(7)), without the NUL at its end."""
@@ -243,19 +243,4 @@ async def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
 
     with contextlib.suppress(socket.gaierror):
         return look_up(socket.AI_NUMERICHOST)
-    # A name may take long. Not asyncio's executor: its threads would stay, and can't be made late.
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[tuple[socket.AddressFamily, Any]] = loop.create_future()
-
-    def answer_with(set_answer: Callable[[Any], None], value: object) -> None:
-        if not answer.done():
-            set_answer(value)
-
-    def ask() -> None:
-        try:
-            loop.call_soon_threadsafe(answer_with, answer.set_result, look_up())
-        except OSError as error:
-            loop.call_soon_threadsafe(answer_with, answer.set_exception, error)
-
-    threading.Thread(target=ask, name="vmfsm-resolve", daemon=True).start()
-    return await answer
+    return await in_thread(look_up)  # a name may take long

@@ -4,13 +4,15 @@ Facts: QMP reference, `transaction` and `blockdev-snapshot-sync`.
 """
 
 import contextlib
+import functools
 import itertools
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from vmfsm import ConfigError, check_path
+from vmfsm_plugins.blocking import in_thread
 from vmfsm_plugins.qmp import QMPCommandError
 
 from .disks import Disk, Disks
@@ -85,11 +87,25 @@ def make_transaction(disks: Mapping[str, Disk], files: Mapping[str, str]) -> tup
     return actions, nodes
 
 
-@contextlib.contextmanager
-def reserved(paths: list[str], *, overwrite: bool) -> Iterator[None]:
+@contextlib.asynccontextmanager
+async def reserved(paths: list[str], *, overwrite: bool) -> AsyncIterator[None]:
     """Make these files, which QEMU would overwrite unasked; where the block fails, they are removed.
 
     Unless QEMU has put something into them and did not refuse: it may have ended after the guest wrote there.
+
+    :raises ConfigError: where one is there already, or cannot be made.
+    """
+    made = await in_thread(functools.partial(_make, paths, overwrite=overwrite), _remove_empty)
+    try:
+        yield
+    except BaseException as error:
+        remove = _remove if isinstance(error, QMPCommandError) else _remove_empty
+        await in_thread(functools.partial(remove, made))
+        raise
+
+
+def _make(paths: list[str], *, overwrite: bool) -> list[str]:
+    """Make those of these files that are not there; which those are.
 
     :raises ConfigError: where one is there already, or cannot be made.
     """
@@ -109,10 +125,20 @@ def reserved(paths: list[str], *, overwrite: bool) -> Iterator[None]:
             except OSError as error:
                 raise ConfigError(f"{path} cannot be made: {error.strerror}", field="files") from error
             made.append(path)
-        yield
-    except BaseException as error:
-        for path in made:
-            with contextlib.suppress(OSError):
-                if isinstance(error, QMPCommandError) or os.path.getsize(path) == 0:
-                    os.unlink(path)
+    except BaseException:
+        _remove(made)
         raise
+    return made
+
+
+def _remove(paths: list[str]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def _remove_empty(paths: list[str]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            if os.path.getsize(path) == 0:
+                os.unlink(path)

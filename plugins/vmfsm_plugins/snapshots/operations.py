@@ -96,7 +96,7 @@ class Operations:
             actions, nodes = make_transaction(assign(await self._disks(), files), files)
 
             async def change() -> dict[str, str]:
-                with reserved([*files.values()], overwrite=overwrite):
+                async with reserved([*files.values()], overwrite=overwrite):
                     await self.machine.qmp.aio.execute("transaction", actions=actions, timeout=None)
                 return nodes
 

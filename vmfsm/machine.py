@@ -417,6 +417,15 @@ class Machine:
         if self._launch is not None:
             self._launch.calls.report(verdict)
 
+    async def until_ended(self) -> None:
+        """Wait for the final state of this launch, which somebody else causes. On the I/O thread only.
+
+        At once where it is there already, or nothing was launched. Nothing but the caller bounds it. Not for
+        hooks of this machine: its end waits for them.
+        """
+        if self._launch is not None:
+            await self._launch.until_ended()
+
     def evidence(self) -> Evidence:
         """The last of what plugins have seen in this launch. Never waits."""
         launch = self._launch

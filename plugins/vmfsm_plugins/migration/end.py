@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
-from vmfsm import Machine, MachineDied, State, VMError
+from vmfsm import Machine, MachineDied, VMError
 from vmfsm_plugins.qmp import QMPConnectionError
 
 from .progress import Progress, parse
@@ -107,8 +107,7 @@ class End:
         """QEMU has died: wait for the machine's final state."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLEAN_UP):
-                while self.machine.state not in {State.STOPPED, State.FAILED}:  # noqa: ASYNC110 - none tells
-                    await asyncio.sleep(_SOON)
+                await self.machine.until_ended()
         assert self.failure is not None
         self.failure.state = self.machine.state
 

@@ -33,7 +33,10 @@ def open_log(
 
 
 class LogFile:
-    """Written at once, never waited for, and given up at the first error. On one thread only.
+    """Written at once, and given up at the first error. On one thread only.
+
+    A slow reader of a pipe or terminal is never waited for. An ordinary file should be local: it holds
+    up the thread for as long as its file system takes, which `O_NONBLOCK` changes nothing about (open(2)).
 
     What was in the file is removed.
 

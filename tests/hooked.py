@@ -122,9 +122,11 @@ class Endless:
     """An async hook that only a cancellation ends."""
 
     def __init__(self) -> None:
+        self.begun = threading.Event()
         self.cancelled = threading.Event()
 
     async def __call__(self, machine: Machine) -> None:
+        self.begun.set()
         try:
             await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:

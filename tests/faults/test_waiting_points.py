@@ -188,9 +188,15 @@ def test_leaving_the_block_ends_by_the_deadline_of_shutdown(
 def test_an_async_hook_ends_by_the_deadline_of_the_launch(lab: Lab, hook: str) -> None:
     endless = Endless()
     vm = lab.machine(plugins=(Async("endless", Journal(), **{hook: endless}),))
-    launching = InThread(vm.launch, TIMEOUT).join(600)
-    assert isinstance(launching.error, LaunchError)
-    assert launching.seconds <= TIMEOUT + GRACE + SLACK
+    timeout = TIMEOUT
+    while True:
+        launching = InThread(vm.launch, timeout).join(600)
+        assert isinstance(launching.error, LaunchError)
+        assert launching.seconds <= timeout + GRACE + SLACK
+        if endless.begun.is_set():
+            break
+        timeout *= 2  # the machine is so busy that it was over before the hook had its turn
+        assert timeout < 100
     assert endless.cancelled.is_set()
 
 

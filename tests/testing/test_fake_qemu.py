@@ -267,6 +267,49 @@ class TestGreeting:
         assert vm.read() is None
         assert vm.wait() == -signal.SIGSEGV
 
+    def test_a_late_one_is_not_for_the_next_client(self, peer: MakePeer, tmp_path: Path) -> None:
+        path = str(tmp_path / "m")
+        greeting = [do.hold(), do.as_qemu()]
+        on = {"go": [do.release(), do.reply()], "late": [do.hold(), do.as_qemu(), do.hang_up()]}
+        vm = peer("-qmp", f"unix:{path},server=on,wait=off", greeting=greeting, on=on)
+        vm.tell("qmp_capabilities")
+        assert vm.read() == {"return": {}}
+        for end in range(2):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(LIMIT)
+                client.connect(path)
+                client.sendall(b'{"execute": "qmp_capabilities"}{"execute": "late", "id": %d}' % end)
+                assert b"return" in client.recv(1000)
+        with socket.socket(socket.AF_UNIX) as client, client.makefile("rb") as lines:
+            client.settimeout(LIMIT)
+            client.connect(path)
+            client.sendall(b'{"execute": "qmp_capabilities", "id": 3}')
+            assert json.loads(lines.readline()) == {"return": {}, "id": 3}
+            vm.tell("go")
+            assert "QMP" in vm.read()
+            assert vm.read() == {"return": {}}
+            assert b"QMP" in lines.readline()
+            client.sendall(b'{"execute": "query-status", "id": 4}')
+            assert json.loads(lines.readline())["id"] == 4, "no reply to others, one greeting, no end"
+
+    @pytest.mark.parametrize(
+        "actions", [[], [do.refuse()], [do.send("{}\r\n")]], ids=["silence", "no", "other"]
+    )
+    def test_a_negotiation_that_fails_is_not_over(self, peer: MakePeer, actions: list[Action]) -> None:
+        on = {"qmp_capabilities": [*actions, do.wait(0.02), do.emit("X"), do.output("end")]}
+        vm = peer(on=on, ready=[do.exit_with(3)])
+        vm.tell("qmp_capabilities")
+        assert vm.process.stderr is not None
+        assert vm.process.stderr.read(3) == b"end"
+        vm.tell("stop", 1)
+        while (message := vm.read()).get("id") != 1:
+            assert "event" not in message
+        assert error(message)[0] == "CommandNotFound"
+
+    def test_the_negotiation_is_over_with_its_reply(self, peer: MakePeer) -> None:
+        vm = peer(on={"qmp_capabilities": [do.as_qemu(), do.hold()]}).negotiate()
+        assert vm.ask("query-status")["return"]["running"]
+
     def test_ready_is_after_the_negotiation(self, peer: MakePeer) -> None:
         vm = peer(ready=[do.emit("READY"), do.wait(0.05), do.exit_with(4)]).negotiate()
         assert event(vm.read()) == ("READY", None)
@@ -332,9 +375,16 @@ class TestReplies:
         assert len(vm.ask("stop")["return"]) == 11 * MIB
 
     def test_commands_are_listed(self, peer: MakePeer) -> None:
-        vm = peer(on={"of-mine": [do.reply()]}).negotiate()
+        vm = peer(on={"of-mine": [do.reply()], 'a "b"': []}).negotiate()
         names = {command["name"] for command in vm.ask("query-commands")["return"]}
-        assert {"of-mine", "qmp_capabilities", "quit", "stop"} <= names
+        assert {"of-mine", 'a "b"', "qmp_capabilities", "quit", "stop"} <= names
+
+    def test_what_came_before_hanging_up_is_not_heard_after_it(self, peer: MakePeer) -> None:
+        vm = peer(on={"a": [do.hang_up()]}, sigterm=[do.exit_with(6)]).negotiate()
+        vm.monitor.sendall(b'{"execute": "a"}{"execute": "quit"}')
+        assert vm.read() is None
+        vm.process.terminate()
+        assert vm.wait() == 6
 
     def test_hanging_up(self, peer: MakePeer, tmp_path: Path) -> None:
         path = str(tmp_path / "m")
@@ -399,6 +449,11 @@ class TestEvents:
         vm.tell("quit", 1)
         vm.lines.read()
         assert vm.wait() == 0
+
+    def test_of_any_text(self, peer: MakePeer) -> None:
+        vm = peer(ready=[do.emit('A "B"'), do.shut_down('guest-"x"')]).negotiate()
+        assert event(vm.read()) == ('A "B"', None)
+        assert event(vm.read()) == ("SHUTDOWN", {"guest": True, "reason": 'guest-"x"'})
 
     def test_of_nothing(self, peer: MakePeer) -> None:
         """It holds up nobody."""
@@ -490,6 +545,37 @@ class TestEnds:
         assert event(vm.read()) == ("SHUTDOWN", {"guest": True, "reason": "guest-shutdown"})
         assert vm.wait() == 1
 
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+    def test_by_a_signal_that_was_blocked(self, number: signal.Signals) -> None:
+        with FakeQEMU(start=[do.die_of(number)]) as fake:
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})  # a child inherits it
+            try:
+                process = subprocess.Popen([fake.binary])
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            assert process.wait(LIMIT) == -number
+
+    def test_nobody_reads_the_output_any_more(self, peer: MakePeer) -> None:
+        vm = peer(on={"a": [do.output("x"), do.output("y", stdout=True), do.reply()]}).negotiate()
+        for end in (vm.process.stdout, vm.process.stderr):
+            assert end is not None
+            end.close()
+        vm.process.stdout = vm.process.stderr = None
+        assert vm.ask("a") == {"return": {}}
+        vm.process.terminate()
+        assert event(vm.read())[0] == "SHUTDOWN"
+        assert vm.wait() == 0
+
+    def test_output_that_would_block(self) -> None:
+        """Whoever started it has made stderr non-blocking."""
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        with FakeQEMU(start=[do.output(b"x" * MIB), do.exit_with(0)]) as fake, os.fdopen(read, "rb") as end:
+            with subprocess.Popen([fake.binary], stderr=write) as process:
+                os.close(write)
+                assert end.read() == b"x" * MIB
+            assert process.returncode == 0
+
     def test_wedged(self, peer: MakePeer) -> None:
         vm = peer(on={"stop": [do.wedge()]}).negotiate()
         vm.tell("stop")
@@ -521,7 +607,8 @@ class TestForks:
                 assert os.getpgid(child) == (os.getpgid(0) if leaving is None else child)
                 vm.tell("quit")
                 vm.process.wait(LIMIT)
-                os.kill(child, signal.SIGTERM)
+                for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGALRM):
+                    os.kill(child, number)
                 assert (vm.read()["event"], vm.read()) == ("SHUTDOWN", {"return": {}})
                 assert select.select([vm.monitor], [], [], 0.1)[0] == [], "the child has it open"
                 assert fake.pids == {child}
@@ -559,18 +646,28 @@ WRONG: list[tuple[str, Callable[[], object]]] = [
     ("times", lambda: do.send("x", times=-1)),
     ("times", lambda: do.say("x", times=1.5)),  # type: ignore[arg-type]
     ("event", lambda: do.emit(b"X")),  # type: ignore[arg-type]
+    ("value", lambda: do.reply(float("nan"))),
+    ("data", lambda: do.say("\udcff")),
     ("data", lambda: do.emit("X", {"a": {1}})),
+    ("data", lambda: do.emit("X", [1])),  # type: ignore[arg-type]
     ("per_second", lambda: do.emit("X", per_second=0)),
+    ("per_second", lambda: do.emit("X", per_second=1e-300)),
+    ("per_second", lambda: do.emit("X", per_second=float("inf"))),
     ("for_good", lambda: do.hang_up(for_good=1)),  # type: ignore[arg-type]
     ("everywhere", lambda: do.hang_up(everywhere="yes")),  # type: ignore[arg-type]
     ("console", lambda: do.say("x", console=-1)),
     ("console", lambda: do.close_console("ttyS0")),  # type: ignore[arg-type]
     ("stdout", lambda: do.output("x", stdout=2)),  # type: ignore[arg-type]
     ("leaving", lambda: do.fork(leaving="home")),
+    ("leaving", lambda: do.fork(leaving=["group"])),  # type: ignore[arg-type]
     ("reason", lambda: do.shut_down(None)),  # type: ignore[arg-type]
     ("status", lambda: do.shut_down(status=-1)),
     ("status", lambda: do.exit_with(256)),
     ("number", lambda: do.die_of(0)),
+    ("number", lambda: do.die_of("SIGTERM")),  # type: ignore[arg-type]
+    ("number", lambda: do.die_of([9])),  # type: ignore[arg-type]
+    ("number", lambda: do.die_of(signal.SIGCHLD)),
+    ("number", lambda: do.die_of(signal.SIGSTOP)),
     ("start", lambda: FakeQEMU(start=5)),  # type: ignore[arg-type]
     ("start", lambda: FakeQEMU(start=do.wait(1))),  # type: ignore[arg-type]
     ("start", lambda: FakeQEMU(start="late")),  # type: ignore[arg-type]
@@ -582,9 +679,12 @@ WRONG: list[tuple[str, Callable[[], object]]] = [
     ("on", lambda: FakeQEMU(on={5: []})),  # type: ignore[dict-item]
     ("on['quit']", lambda: FakeQEMU(on={"quit": None})),  # type: ignore[dict-item]
     ("lines['x']", lambda: FakeQEMU(lines={"x": [do.reply()]})),
+    ("lines", lambda: FakeQEMU(lines={"root\n": []})),
+    ("lines", lambda: FakeQEMU(lines={"a\rb": []})),
     ("reads_console", lambda: FakeQEMU(reads_console=0)),  # type: ignore[arg-type]
     ("version", lambda: FakeQEMU(version=(9, 2))),  # type: ignore[arg-type]
     ("version", lambda: FakeQEMU(version="9.2.0")),  # type: ignore[arg-type]
+    ("version", lambda: FakeQEMU(version=(9, 2, -1))),
 ]
 
 
@@ -612,6 +712,12 @@ def test_only_inside_of_its_block() -> None:
             assert os.access(fake.binary, os.X_OK)
         with pytest.raises(TransitionError):
             _ = fake.binary
+
+
+def test_it_needs_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with FakeQEMU(start=[do.exit_with(3)]) as fake:
+        assert subprocess.run([fake.binary], env={}, check=False).returncode == 3
 
 
 def test_nothing_is_left_where_it_cannot_be_made() -> None:

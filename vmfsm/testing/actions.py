@@ -35,9 +35,17 @@ __all__ = [
     "wedge",
 ]
 
-ONLY_AT_COMMANDS: Final = frozenset({"reply"})
+ONLY_AT_COMMANDS: Final = frozenset({"reply", "refuse"})
 """Actions that need a command to answer."""
-_LONGEST_WAIT = 1e6
+_LONGEST_WAIT: Final = 1e6
+_FASTEST: Final = 1e6
+_HARMLESS: Final = frozenset(
+    {
+        *(signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH),
+        *(signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
+    }
+)
+"""Signals that by default do not end a process (signal(7))."""
 _SAME: Final[Any] = object()
 
 
@@ -84,7 +92,7 @@ def reply(value: object = None, *, id: object = _SAME) -> Action:  # noqa: A002 
 
     :param id: instead of the command's own.
     """
-    return _answer("return", {} if value is None else value, id)
+    return _answer("reply", "return", {} if value is None else value, id)
 
 
 def refuse(
@@ -95,7 +103,7 @@ def refuse(
 ) -> Action:
     """Reply to the command with an error (QMP specification, "Error")."""
     error = {"class": _text("error_class", error_class), "desc": _text("description", description)}
-    return _answer("error", error, id)
+    return _answer("refuse", "error", error, id)
 
 
 def send(data: str | bytes, *, times: int | None = 1) -> Action:
@@ -122,9 +130,10 @@ def emit(
     :param times: so often; `None`: for ever.
     :param per_second: how many a second; `None`: as fast as they are read.
     """
-    fine = per_second is None or (_is_number(per_second) and per_second > 0)
-    _require("per_second", fine, "a positive number or None", per_second)
-    encoded = "" if data is None else _json("data", data)
+    fine = per_second is None or (_is_number(per_second) and 1 / _LONGEST_WAIT <= per_second <= _FASTEST)
+    _require("per_second", fine, "a number from 1e-6 to 1e6, or None", per_second)
+    _require("data", data is None or isinstance(data, Mapping), "a mapping or None", data)
+    encoded = "" if data is None else _json("data", dict(data))
     return Action("emit", (_text("event", event), encoded, _times(times), per_second))
 
 
@@ -164,11 +173,11 @@ def output(data: str | bytes, *, stdout: bool = False) -> Action:
 
 
 def fork(*, leaving: str | None = None) -> Action:
-    """Leave a child that has all descriptors and ends by SIGKILL only.
+    """Leave a child that has all descriptors and ends by SIGKILL only: it blocks all other signals.
 
     :param leaving: `"group"` or `"session"`: it leaves that of QEMU.
     """
-    _require("leaving", leaving in {None, "group", "session"}, "'group', 'session' or None", leaving)
+    _require("leaving", leaving in (None, "group", "session"), "'group', 'session' or None", leaving)
     return Action("fork", (leaving,))
 
 
@@ -191,8 +200,12 @@ def exit_with(status: int = 0) -> Action:
 
 
 def die_of(number: int) -> Action:
-    """Die of a signal, without a core file."""
-    _require("number", number in signal.valid_signals(), "the number of a signal", number)
+    """Die of a signal, without a core file.
+
+    :param number: of a signal that ends a process (signal(7), "Term" and "Core").
+    """
+    fine = isinstance(number, int) and number in signal.valid_signals() - _HARMLESS
+    _require("number", fine, "the number of a signal that ends a process", number)
     return Action("die_of", (int(number),))
 
 
@@ -245,19 +258,22 @@ def _text(field: str, value: str) -> str:
 
 def _bytes(data: str | bytes) -> bytes:
     _require("data", isinstance(data, str | bytes), "a str or bytes", data)
-    return data if isinstance(data, bytes) else data.encode()
+    try:
+        return data if isinstance(data, bytes) else data.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"data is nothing for UTF-8, give it as bytes: {error}", field="data") from error
 
 
 def _json(field: str, value: object) -> str:
     try:
-        return json.dumps(value)
-    except (TypeError, ValueError) as error:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{field} is nothing for JSON: {error}", field=field) from error
 
 
-def _answer(key: str, value: object, number: object) -> Action:
+def _answer(name: str, key: str, value: object, number: object) -> Action:
     body = f'"{key}": {_json("value", value)}'
     if number is _SAME:
-        return Action("reply", (body, ()))
+        return Action(name, (body, ()))
     _json("id", number)
-    return Action("reply", (body, (number,)))
+    return Action(name, (body, (number,)))

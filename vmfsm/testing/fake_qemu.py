@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -73,21 +74,21 @@ class FakeQEMU:
             "ready": _encode("ready", ready),
             "on": _encode_each("on", {} if on is None else on),
             "sigterm": _encode("sigterm", sigterm),
-            "lines": _encode_each("lines", {} if lines is None else lines),
+            "lines": _encode_each("lines", _check_lines({} if lines is None else lines)),
             "reads_console": reads_console,
             "version": _check_version(version),
         }
         self._directory: str | None = None
+        self._use = threading.Lock()
 
     def __enter__(self) -> Self:
-        if self._directory is not None:
+        if not self._use.acquire(blocking=False):
             raise TransitionError("this FakeQEMU is in use already: make another one", event="enter")
-        self._directory = tempfile.mkdtemp(prefix="vmfsm-fake-")
         try:
+            self._directory = tempfile.mkdtemp(prefix="vmfsm-fake-")
             self._write()
         except BaseException:
-            shutil.rmtree(self._directory)
-            self._directory = None
+            self._remove()
             raise
         return self
 
@@ -97,12 +98,10 @@ class FakeQEMU:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._directory is not None
         try:
             self._kill()
         finally:
-            shutil.rmtree(self._directory)
-            self._directory = None
+            self._remove()
 
     @property
     def binary(self) -> str:
@@ -141,10 +140,19 @@ class FakeQEMU:
         # Written by another process: what this one has open for writing, the children that other threads
         # start have open, too, for a moment, and then it cannot be executed (execve(2), ETXTBSY).
         text = f'#!/bin/sh\nexec {shlex.join(run)} "$@"\n'
-        write = 'printf %s "$2" > "$1" && chmod 700 "$1"'
+        write = 'printf %s "$2" > "$1"'  # nothing that PATH would have to have
         subprocess.run(
             ["/bin/sh", "-c", write, "sh", self.binary, text], check=True, stdin=subprocess.DEVNULL
         )
+        os.chmod(self.binary, 0o700)
+
+    def _remove(self) -> None:
+        directory, self._directory = self._directory, None
+        try:
+            if directory is not None:
+                shutil.rmtree(directory)
+        finally:
+            self._use.release()
 
     def _kill(self) -> None:
         """All that is left, and what that starts meanwhile.
@@ -192,8 +200,16 @@ def _encode_each(point: str, given: Mapping[str, Actions]) -> dict[str, list[tup
     return {key: _encode(f"{point}[{key!r}]", value) for key, value in given.items()}
 
 
+def _check_lines(lines: Mapping[str, Actions]) -> Mapping[str, Actions]:
+    """:raises ConfigError: for a line that never comes, as white space around it is not looked at."""
+    for line in lines if isinstance(lines, Mapping) else ():
+        if isinstance(line, str) and (line != line.strip() or "\n" in line or "\r" in line):
+            raise ConfigError(f"lines: {line!r} is no line without white space around it", field="lines")
+    return lines
+
+
 def _check_version(version: object) -> tuple[int, int, int]:
     match version:
-        case (int(major), int(minor), int(micro)):
-            return major, minor, micro
+        case (int(major), int(minor), int(micro)) if min(major, minor, micro) >= 0:
+            return int(major), int(minor), int(micro)
     raise ConfigError(f"version must be three numbers, not {version!r}", field="version")

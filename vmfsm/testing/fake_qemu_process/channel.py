@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import select
 
+from .sockets import open_socket
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from .arguments import Chardev
 
 _CHUNK = 65536
 
@@ -15,22 +19,28 @@ _CHUNK = 65536
 class Channel:
     """A socket that was inherited or is connected to, or one that listens for one connection after the other.
 
-    :param options: those of the character device.
+    :raises Refused: by the constructor, when there is no such socket to be had.
     """
 
-    def __init__(self, options: dict[str, str]) -> None:
+    def __init__(self, chardev: Chardev) -> None:
         self.reads = True
         """Whether what the other end sends is read."""
         self.begun = False
         """Whether anything is read or accepted at all yet."""
+        self.connections = 0
+        """How many have ended: tells one from the next."""
         self.on_connect: Callable[[], object] = lambda: None
         self.on_data: Callable[[bytes], object] = lambda data: None
         self._fd: int | None = None
         self._listener: int | None = None
         self._out = bytearray()
-        fd = int(options["fd"]) if "fd" in options else _open(options)
+        listens = chardev.flag("server", False)
+        self.is_awaited = listens and chardev.flag("wait", True)
+        """Whether QEMU starts only when somebody is connected."""
+        self._path = chardev.get("path") if listens and not chardev.flag("abstract", False) else None
+        fd = open_socket(chardev)
         os.set_blocking(fd, False)
-        if options.get("server") == "on":
+        if listens:
             self._listener = fd
         else:
             self._fd = fd
@@ -51,15 +61,27 @@ class Channel:
             if len(self._out) == len(data):
                 self._send()
 
-    def close(self, *, for_good: bool = False) -> None:
-        """Hang up; `for_good`: and let nobody connect again."""
-        if for_good and self._listener is not None:
-            os.close(self._listener)  # first: who sees the end of the connection can't get another one
-            self._listener = None
+    def close(self) -> None:
+        """Hang up."""
         if self._fd is not None:
             os.close(self._fd)
+            self.connections += 1
         self._fd = None
         self._out.clear()
+
+    def stop_listening(self) -> None:
+        """Let nobody connect any more."""
+        if self._listener is not None:
+            os.close(self._listener)
+            self._listener = None
+
+    def remove(self) -> None:
+        """Remove the name of the listening socket, as QEMU does when it ends well."""
+        if self._path is not None:
+            try:  # `contextlib` is half of what it would take to start
+                os.unlink(self._path)
+            except OSError:
+                return
 
     # -- for the loop ---------------------------------------------------------------------------------------
 
@@ -67,7 +89,7 @@ class Channel:
         """The descriptor to watch, and what for: a mask of poll(2), 0 for nothing."""
         if self._fd is not None:
             return self._fd, (select.POLLIN if self._may_read else 0) | (0 if self.idle else select.POLLOUT)
-        if self._listener is not None and self.begun:
+        if self._listener is not None and (self.begun or self.is_awaited):
             return self._listener, select.POLLIN
         return -1, 0
 
@@ -104,7 +126,9 @@ class Channel:
             except OSError:  # who wanted to connect is gone already
                 return
         os.set_blocking(self._fd, False)
-        self.on_connect()
+        self.is_awaited = False
+        if self.begun:
+            self.on_connect()
 
     def _send(self) -> None:
         assert self._fd is not None
@@ -116,16 +140,3 @@ class Channel:
             self.close()
         else:
             del self._out[:sent]
-
-
-def _open(options: dict[str, str]) -> int:
-    """The socket at a path: one that listens there, or is connected to who does."""
-    import socket
-
-    made = socket.socket(socket.AF_UNIX)
-    if options.get("server") == "on":
-        made.bind(options["path"])
-        made.listen(1)
-    else:
-        made.connect(options["path"])
-    return made.detach()

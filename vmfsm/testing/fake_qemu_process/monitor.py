@@ -38,24 +38,15 @@ class Monitor:
         self._decoder.reset()
         self._text = ""
 
-    def reply(self, body: str, number: Any) -> None:
-        """Send a reply with the id of its command, if that had one. `body`: JSON without the braces."""
-        import json
-
-        identified = "" if number is NO_ID else f', "id": {json.dumps(number)}'
-        self.channel.write(f"{{{body}{identified}}}\r\n".encode())
-
     def refuse(self, description: str, number: Any, kind: str = "GenericError") -> None:
-        import json
-
-        self.reply(f'"error": {{"class": "{kind}", "desc": {json.dumps(description)}}}', number)
+        self.channel.write(reply(refusal(description, kind), number))
 
     def _receive(self, data: bytes) -> None:
         """Messages come without anything between them, and in pieces that end anywhere."""
         import json
 
         self._text = (self._text + self._decoder.decode(data)).lstrip()
-        while self._text:
+        while self._text and self.channel.connected:  # nobody is heard after hanging up
             try:
                 message, end = json.JSONDecoder().raw_decode(self._text)
             except json.JSONDecodeError as error:
@@ -91,6 +82,21 @@ def _is_cut_short(error: json.JSONDecodeError) -> bool:
     )
 
 
+def reply(body: str, number: Any) -> bytes:
+    """A reply with the id of its command, if that had one. `body`: JSON without the braces."""
+    import json
+
+    identified = "" if number is NO_ID else f', "id": {json.dumps(number)}'
+    return f"{{{body}{identified}}}\r\n".encode()
+
+
+def refusal(description: str, kind: str = "GenericError") -> str:
+    """The body of a reply that is an error."""
+    import json
+
+    return f'"error": {{"class": "{kind}", "desc": {json.dumps(description)}}}'
+
+
 def greeting(version: tuple[int, int, int]) -> bytes:
     major, minor, micro = version
     return (
@@ -101,7 +107,9 @@ def greeting(version: tuple[int, int, int]) -> bytes:
 
 def event(name: str, data: str = "") -> bytes:
     """`data`: JSON, or empty for none."""
+    import json
+
     seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
     stamp = f'{{"seconds": {seconds}, "microseconds": {microseconds}}}'
     more = f', "data": {data}' if data else ""
-    return f'{{"timestamp": {stamp}, "event": "{name}"{more}}}\r\n'.encode()
+    return f'{{"timestamp": {stamp}, "event": {json.dumps(name)}{more}}}\r\n'.encode()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
 
-from .monitor import NO_ID, Monitor, event
+from .monitor import NO_ID, Monitor, event, reply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,30 +27,44 @@ _CHUNK = 65536
 class Here:
     """The point at which orders are performed.
 
-    :param as_qemu: what QEMU does there.
+    :param monitor: whose point it is. What is for its client is for the one that is there now, not for the
+        next one.
+    :param number: the id of the command.
     """
 
     def __init__(
-        self,
-        as_qemu: Callable[[], object] = lambda: None,
-        monitor: Monitor | None = None,
-        number: Any = NO_ID,
-        console: Channel | None = None,
+        self, monitor: Monitor | None = None, number: Any = NO_ID, console: Channel | None = None
     ) -> None:
-        self.as_qemu = as_qemu
+        self.as_qemu: Callable[[], object] = lambda: None
+        """What QEMU does here."""
+        self.on_reply: Callable[[], object] = lambda: None
+        """Called after each reply that is no error."""
         self.monitor = monitor
         self.number = number
         self.console = console
+        self._connections = monitor.channel.connections if monitor else 0
+
+    @property
+    def clients(self) -> list[Channel]:
+        """The client of the monitor, unless it has left."""
+        if self.monitor is None or self.monitor.channel.connections != self._connections:
+            return []
+        return [self.monitor.channel]
+
+    def write(self, data: bytes) -> None:
+        for channel in self.clients:
+            channel.write(data)
+
+    def reply(self, body: str) -> None:
+        self.write(reply(body, self.number))
+        if self.clients:
+            self.on_reply()
 
 
-def perform(
-    qemu: QEMU, orders: Iterable[Order], here: Here, then: Callable[[], object] | None = None
-) -> Task:
+def perform(qemu: QEMU, orders: Iterable[Order], here: Here) -> Task:
     """One order after the other."""
     for name, *values in orders:
         yield from _ACTIONS[name](qemu, here, *values)
-    if then is not None:
-        then()
 
 
 def _as_qemu(qemu: QEMU, here: Here) -> Task:
@@ -72,19 +87,27 @@ def _release(qemu: QEMU, here: Here) -> Task:
 
 
 def _reply(qemu: QEMU, here: Here, body: str, number: tuple[Any, ...]) -> Task:
-    assert here.monitor is not None
-    channel = here.monitor.channel
-    here.monitor.reply(body, number[0] if number else here.number)
-    yield lambda: channel.idle
+    if number:
+        here.write(reply(body, number[0]))
+    else:
+        here.reply(body)
+    yield lambda: all(channel.idle for channel in here.clients)
+
+
+def _refuse(qemu: QEMU, here: Here, body: str, number: tuple[Any, ...]) -> Task:
+    here.write(reply(body, number[0] if number else here.number))
+    yield lambda: all(channel.idle for channel in here.clients)
 
 
 def _send(qemu: QEMU, here: Here, data: bytes, times: int | None) -> Task:
     import json
 
     identified = data.replace(b"$id", json.dumps(None if here.number is NO_ID else here.number).encode())
-    monitors = [here.monitor] if here.monitor else qemu.monitors
-    channels = [monitor.channel for monitor in monitors]
-    return _stream(lambda: channels, lambda number: identified.replace(b"$number", b"%d" % number), times)
+
+    def channels() -> list[Channel]:
+        return here.clients if here.monitor else [monitor.channel for monitor in qemu.monitors]
+
+    return _stream(channels, lambda number: identified.replace(b"$number", b"%d" % number), times)
 
 
 def _emit(qemu: QEMU, here: Here, name: str, data: str, times: int | None, per_second: float | None) -> Task:
@@ -148,24 +171,37 @@ def _stream(
 
 
 def _hang_up(qemu: QEMU, here: Here, for_good: bool, everywhere: bool) -> Task:
-    for monitor in [here.monitor] if here.monitor and not everywhere else qemu.monitors:
-        monitor.channel.close(for_good=for_good)
+    only_here = here.monitor is not None and not everywhere
+    for monitor in qemu.monitors:
+        if for_good and (not only_here or monitor is here.monitor):
+            monitor.channel.stop_listening()  # first: who sees the end of the connection can't get another
+        if not only_here or monitor.channel in here.clients:
+            monitor.channel.close()
     yield from ()
 
 
 def _output(qemu: QEMU, here: Here, data: bytes, fd: int) -> Task:
+    print_out(fd, data)
+    yield from ()
+
+
+def print_out(fd: int, data: bytes) -> None:
+    """Write to stderr or stdout, and wait for who reads that; if nobody does any more, that is no matter."""
     view = memoryview(data)
     while view:
-        view = view[os.write(fd, view) :]
-    yield from ()
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:  # whoever started this has made it so
+            select.select([], [fd], [])
+        except OSError:
+            return
 
 
 def _fork(qemu: QEMU, here: Here, leaving: str | None) -> Task:
     told, tell = os.pipe()
     if os.fork() == 0:
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         if leaving == "session":
             os.setsid()
         elif leaving == "group":
@@ -204,8 +240,9 @@ def _die_of(qemu: QEMU, here: Here, number: int) -> Task:
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if number not in (signal.SIGKILL, signal.SIGSTOP):
+    if number != signal.SIGKILL:
         signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})  # it may have been started with it blocked
     os.kill(os.getpid(), number)
     yield from ()
 
@@ -216,6 +253,7 @@ _ACTIONS: dict[str, Callable[..., Task]] = {
     "hold": _hold,
     "release": _release,
     "reply": _reply,
+    "refuse": _refuse,
     "send": _send,
     "emit": _emit,
     "say": _say,

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import sys
 
+from .arguments import Refused, parse
 from .channel import Channel
 from .loop import Loop
-from .monitor import Monitor, event, greeting
-from .orders import Here, perform
+from .monitor import Monitor, event, greeting, refusal
+from .orders import Here, perform, print_out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from .loop import Task
     from .orders import Order
 
     Behaviour = dict[str, Any]
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
 
 
 class QEMU:
-    """A QEMU without a machine in it."""
+    """A QEMU without a machine in it.
+
+    :raises Refused: by the constructor: the arguments are such that QEMU would not start.
+    """
 
     def __init__(self, args: list[str], behaviour: Behaviour) -> None:
         self.loop = Loop(self._take_signal)
@@ -35,27 +40,28 @@ class QEMU:
         self._status = "prelaunch" if "-S" in args else "running"
         self._was_ready = False
         monitors, consoles = parse(args)
-        for options in monitors:
-            self._add_monitor(Channel(options))
-        for options in consoles:
-            self._add_console(Channel(options))
+        for chardev in monitors:
+            self._add_monitor(Channel(chardev))
+        for chardev in consoles:
+            self._add_console(Channel(chardev))
         self.loop.channels += [*(monitor.channel for monitor in self.monitors), *self.consoles]
 
     def main(self) -> None:
         """From the start to the end of the process."""
-
-        def begin() -> None:
-            for channel in self.loop.channels:
-                channel.begun = True
-            for monitor in self.monitors:
-                if monitor.channel.connected:
-                    self._greet(monitor)
-            if not self.monitors:
-                self._become_ready()
-
-        # What QEMU does by itself at the start comes after all that is ordered for it.
-        self.loop.spawn(perform(self, self._behaviour["start"], Here(), then=begin))
+        self.loop.spawn(self._start())
         self.loop.run()
+
+    def _start(self) -> Task:
+        # What QEMU does by itself at the start comes after all that is ordered for it.
+        yield from perform(self, self._behaviour["start"], Here())
+        yield lambda: not any(channel.is_awaited for channel in self.loop.channels)
+        for channel in self.loop.channels:
+            channel.begun = True
+        for monitor in self.monitors:
+            if monitor.channel.connected:
+                self._greet(monitor)
+        if not self.monitors:
+            self._become_ready()
 
     def emit(self, name: str, data: str = "") -> None:
         """Send an event to every monitor that is past its negotiation."""
@@ -65,8 +71,15 @@ class QEMU:
 
     def shut_down(self, reason: str, status: int = 0) -> None:
         """End, as QEMU does: `ShutdownCause` of the QMP reference."""
-        guest = "true" if reason.startswith("guest") else "false"
-        self.emit("SHUTDOWN", f'{{"guest": {guest}, "reason": "{reason}"}}')
+        import json
+
+        by_guest = reason.startswith("guest")
+        self.emit("SHUTDOWN", json.dumps({"guest": by_guest, "reason": reason}))
+        self._end(status)
+
+    def _end(self, status: int) -> None:
+        for channel in self.loop.channels:
+            channel.remove()
         os._exit(status)
 
     # -- points ---------------------------------------------------------------------------------------------
@@ -94,7 +107,8 @@ class QEMU:
 
     def _greet(self, monitor: Monitor) -> None:
         monitor.begin()
-        here = Here(lambda: monitor.channel.write(greeting(self._behaviour["version"])), monitor)
+        here = Here(monitor)
+        here.as_qemu = lambda: here.write(greeting(self._behaviour["version"]))
         self.loop.spawn(perform(self, self._behaviour["greeting"], here))
 
     def _become_ready(self) -> None:
@@ -104,19 +118,22 @@ class QEMU:
 
     def _take_signal(self, number: int) -> None:
         def end() -> None:
-            os.write(2, f"qemu-system-fake: terminating on signal {number}\n".encode())
+            _complain(f"terminating on signal {number}")
             self.shut_down("host-signal")
 
-        self.loop.spawn(perform(self, self._behaviour["sigterm"], Here(end)))
+        here = Here()
+        here.as_qemu = end
+        self.loop.spawn(perform(self, self._behaviour["sigterm"], here))
 
     def _take_command(self, monitor: Monitor, command: str, number: Any) -> None:
         orders = self._on.get(command, (("as_qemu",),))
+        here = Here(monitor, number)
         if command == "qmp_capabilities" and not monitor.negotiated:
-            here = Here(lambda: monitor.reply('"return": {}', number), monitor, number)
-            self.loop.spawn(perform(self, orders, here, then=lambda: self._end_negotiation(monitor)))
+            here.as_qemu = lambda: here.reply('"return": {}')
+            here.on_reply = lambda: self._end_negotiation(monitor)
         else:
-            here = Here(lambda: self._execute(monitor, command, number), monitor, number)
-            self.loop.spawn(perform(self, orders, here))
+            here.as_qemu = lambda: self._execute(here, command)
+        self.loop.spawn(perform(self, orders, here))
 
     def _end_negotiation(self, monitor: Monitor) -> None:
         monitor.negotiated = True
@@ -124,17 +141,17 @@ class QEMU:
 
     # -- commands -------------------------------------------------------------------------------------------
 
-    def _execute(self, monitor: Monitor, command: str, number: Any) -> None:
+    def _execute(self, here: Here, command: str) -> None:
         if command == "qmp_capabilities":
             description = "Capabilities negotiation is already complete, command ignored"
-            monitor.refuse(description, number, "CommandNotFound")
+            here.reply(refusal(description, "CommandNotFound"))
         elif command in _COMMANDS:
             value = _COMMANDS[command](self)
-            monitor.reply(f'"return": {value}', number)
+            here.reply(f'"return": {value}')
             if command == "quit":
-                os._exit(0)
+                self._end(0)
         else:
-            monitor.refuse(f"The command {command} has not been found", number, "CommandNotFound")
+            here.reply(refusal(f"The command {command} has not been found", "CommandNotFound"))
 
     def query_status(self) -> str:
         running = "true" if self._status == "running" else "false"
@@ -145,10 +162,9 @@ class QEMU:
         return f'{{"qemu": {{"micro": {micro}, "minor": {minor}, "major": {major}}}, "package": "fake"}}'
 
     def query_commands(self) -> str:
-        names = ", ".join(
-            f'{{"name": "{name}"}}' for name in sorted({"qmp_capabilities", *_COMMANDS, *self._on})
-        )
-        return f"[{names}]"
+        import json
+
+        return json.dumps([{"name": name} for name in sorted({"qmp_capabilities", *_COMMANDS, *self._on})])
 
     def stop(self) -> str:
         if self._status == "running":
@@ -190,39 +206,6 @@ _COMMANDS: dict[str, Callable[[QEMU], str]] = {
 """Each makes its events and returns the JSON of its reply, which QEMU sends after them."""
 
 
-def parse(args: list[str]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """The options of the character devices that are monitors, and of those that are consoles."""
-    chardevs: dict[str, dict[str, str]] = {}
-    monitors: list[str] = []
-    consoles: list[str] = []
-    for option, value in zip(args, args[1:], strict=False):  # noqa: RUF007 - an import less
-        kind, properties = _split(value)
-        if option == "-chardev" and kind == "socket":
-            chardevs[properties.get("id", "")] = properties
-        elif option == "-mon" and properties.get("mode") == "control":
-            monitors.append(properties.get("chardev", kind))
-        elif option == "-serial" and value.startswith("chardev:"):
-            consoles.append(value.removeprefix("chardev:"))
-        elif option == "-device" and "chardev" in properties:
-            consoles.append(properties["chardev"])
-    return (
-        [chardevs[name] for name in monitors if name in chardevs],
-        [chardevs[name] for name in consoles if name in chardevs],
-    )
-
-
-def _split(value: str) -> tuple[str, dict[str, str]]:
-    """`kind,key=value,…`, with commas doubled inside of values; the kind is empty where there is none."""
-    kind, properties = "", {}
-    for word in value.replace(",,", "\0").split(","):
-        key, equals, rest = word.replace("\0", ",").partition("=")
-        if equals:
-            properties[key] = rest
-        elif not kind:
-            kind = key
-    return kind, properties
-
-
 def main() -> None:
     """Run as `BEHAVIOUR ARGUMENT...`: the file that says what to do, and QEMU's arguments."""
     import marshal
@@ -234,4 +217,13 @@ def main() -> None:
         version = ".".join(map(str, behaviour["version"]))
         os.write(1, f"QEMU emulator version {version} (fake)\n".encode())
         return
-    QEMU(args, behaviour).main()
+    try:
+        qemu = QEMU(args, behaviour)
+    except Refused as refused:
+        _complain(str(refused))
+        os._exit(1)
+    qemu.main()
+
+
+def _complain(text: str) -> None:
+    print_out(2, f"qemu-system-fake: {text}\n".encode(errors="surrogateescape"))

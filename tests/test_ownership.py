@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -49,12 +50,22 @@ SLEEP = "time.sleep(1000)"
 class Harness:
     """A program with a machine, in a process of its own."""
 
-    def __init__(self, directory: Path, body: str, *, wrapper: object = (), options: object = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        body: str,
+        *,
+        wrapper: object = (),
+        options: object = None,
+        stdin: int = subprocess.DEVNULL,
+        under: tuple[str, ...] = (),
+    ) -> None:
         self.directory = directory
         self.mark = f"VMFSM_TEST_HARNESS={directory}"
         name, _, value = self.mark.partition("=")
         self.process = subprocess.Popen(
-            [sys.executable, "-c", HARNESS + body, str(directory), repr(wrapper), repr(options)],
+            [*under, sys.executable, "-c", HARNESS + body, str(directory), repr(wrapper), repr(options)],
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={**os.environ, name: value},
@@ -112,6 +123,8 @@ def harness(qemu: str, directory: Path) -> Iterator[MakeHarness]:
             process.kill()
         assert harness.process.stdout is not None
         harness.process.stdout.close()
+        if harness.process.stdin is not None:
+            harness.process.stdin.close()
 
 
 # -- however it dies ----------------------------------------------------------------------------------------
@@ -265,6 +278,67 @@ def test_it_ignores_what_is_sent_to_the_terminals_programs(harness: MakeHarness)
     one.assert_nothing_is_left()
 
 
+def test_its_own_harness_comes_before_what_others_have_left(
+    harness: MakeHarness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: Path
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "vmfsm").mkdir(mode=0o700)
+    os.mkfifo(tmp_path / "vmfsm" / "another_1_1_1_fifo.1.jsonl")  # who opens it to read waits for ever
+    one = harness(UP + SLEEP).await_up()
+    until(lambda: watchdogs(one))
+    one.kill()
+    until(lambda: not one.processes() and not os.listdir(directory))
+
+
+def test_a_watchdog_has_what_its_interpreter_needs(
+    harness: MakeHarness, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    one = harness(UP + SLEEP).await_up()
+    until(lambda: watchdogs(one))
+    (watchdog,) = watchdogs(one)
+    assert Path(f"/proc/{watchdog}/environ").read_bytes() == f"LD_LIBRARY_PATH={tmp_path}\0".encode()
+
+
+EXECUTES_ANOTHER = """
+vm.launch()
+again = "import sys; from vmfsm import Machine; Machine('qemu-system-x86_64', ['-M', 'none'], name='again',"
+again += " base_dir=sys.argv[1]).launch().shutdown(); print('up', flush=True); sys.stdin.read()"
+os.execv(sys.executable, [sys.executable, "-c", again, directory])
+"""
+
+
+def test_a_harness_that_executes_another_one(harness: MakeHarness, directory: Path) -> None:
+    """The machines of the first are not forgotten for those of the second, which has its pid."""
+    one = harness(EXECUTES_ANOTHER, stdin=subprocess.PIPE).await_up()
+    (entry,) = one.entries()
+    assert (entry.name, entry.status) == ("owned", Status.LIVE)
+    assert os.listdir(directory) == [os.path.basename(entry.directory)]
+    one.kill()
+    one.assert_nothing_is_left()
+
+
+FORKED = """
+from vmfsm import registry
+vm.launch()
+(entry,) = [entry for entry in registry.machines() if entry.harness.pid == os.getpid()]
+harness = os.getpid()
+if os.fork() == 0:
+    print("up", flush=True)
+    while os.getppid() == harness:
+        time.sleep(0.001)
+    time.sleep(0.3)  # a machine that is too busy to run it any sooner
+    os.execvpe("sleep", ["sleep", "1000"], {**os.environ, registry.MARK: entry.mark})
+time.sleep(1000)
+"""
+
+
+def test_a_process_that_is_being_forked_when_the_harness_dies(harness: MakeHarness) -> None:
+    one = harness(FORKED).await_up()
+    one.kill()
+    one.assert_nothing_is_left()
+
+
 # -- the registry -------------------------------------------------------------------------------------------
 
 
@@ -340,7 +414,13 @@ def test_the_next_harness_removes_them(orphans: Harness, harness: MakeHarness, d
     )
 
 
-def forged(changes: dict[str, Any], *, boot_id: str | None = None, namespace: int | None = None) -> str:
+def forged(
+    changes: dict[str, Any],
+    *,
+    boot_id: str | None = None,
+    namespace: int | None = None,
+    path: Path | None = None,
+) -> str:
     """A file of a program that never was; its entry is about this very process."""
     me = proc.identify(os.getpid())
     assert me is not None
@@ -359,8 +439,8 @@ def forged(changes: dict[str, Any], *, boot_id: str | None = None, namespace: in
         "mark": "forged-1",
         **changes,
     }
-    name = f"{entry['boot_id']}_{entry['pid_namespace']}_{2**22 + 1}_1.1.jsonl"
-    file = os.path.join(registry.directory(), name)
+    name = f"{entry['boot_id']}_{entry['pid_namespace']}_{2**22 + 1}_1_forged.1.jsonl"
+    file = os.path.join(path or registry.directory(), name)
     Path(file).write_text(json.dumps(entry) + "\n")
     return file
 
@@ -426,6 +506,150 @@ def test_its_own_file_is_locked_also_when_it_is_written_anew(bare: MakeMachine) 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def test_what_was_being_written_anew_when_its_program_died(qemu: str) -> None:
+    new = Path(forged({}) + ".new")
+    new.touch()
+    registry.clean_up()
+    assert not new.exists()
+
+
+# What the reader may not kill is another user's. Modules are imported before the user is changed, who may not
+# be allowed to read them.
+AS_NOBODY = """
+import os, sys, time
+from vmfsm import proc, registry
+proc.boot_id()
+os.setgroups([])
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+"""
+CLEANS_UP = (
+    AS_NOBODY
+    + """
+begin = time.monotonic()
+removed = registry.clean_up()
+(left,) = registry.machines() or [None]
+print(len(removed), left and left.status.value, 4 <= time.monotonic() - begin < 30)
+"""
+)
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="it becomes another user")
+
+
+def run(program: str, *wrapper: str) -> str:
+    command = [*wrapper, sys.executable, "-c", program]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+@needs_root
+def test_what_cannot_be_killed_stays_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as runtime,
+        subprocess.Popen(["sleep", "1000"], start_new_session=True) as s,
+    ):
+        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+        os.chown(runtime, 65534, 65534)
+        sleeper = proc.identify(s.pid)
+        assert sleeper is not None
+        directory = Path(runtime, "vmfsm")
+        directory.mkdir(mode=0o700)
+        os.chown(directory, 65534, 65534)
+        file = forged({"pid": sleeper.pid, "start_time": sleeper.start_time, "uid": 65534}, path=directory)
+        os.chown(file, 65534, 65534)
+        try:
+            assert run(CLEANS_UP) == "0 orphaned True\n"
+        finally:
+            s.kill()
+        s.wait()
+        assert run(CLEANS_UP) == "1 None False\n"
+
+
+@needs_root
+def test_a_runtime_directory_of_another_user_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as runtime,
+        tempfile.TemporaryDirectory(dir="/tmp") as temporary,
+    ):
+        for path in runtime, temporary:
+            os.chmod(path, 0o1777)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+        monkeypatch.setenv("TMPDIR", temporary)
+        asked = run(AS_NOBODY + "print(registry.directory())").strip()
+        assert asked == os.path.join(temporary, "vmfsm-registry-65534")
+        assert registry.directory() == os.path.join(runtime, "vmfsm")
+
+
+def test_the_root_of_a_container_is_not_the_one_of_the_host(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    run("from vmfsm import registry; registry.directory()", "unshare", "--user", "--map-root-user")
+    (theirs,) = os.listdir(tmp_path)
+    assert theirs.startswith("vmfsm-registry-0-")
+
+
+PROC_OF_ANOTHER = """
+import logging, sys
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+from vmfsm import Machine, registry
+try:
+    registry.clean_up()
+except OSError as error:
+    print(error)
+Machine("qemu-system-x86_64", ["-M", "none"], name="owned").launch().shutdown()
+"""
+
+
+def test_pids_of_another_namespace_are_not_looked_up(
+    qemu: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that sees the host's /proc."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    forged({})
+    said = run(PROC_OF_ANOTHER, "unshare", "--user", "--map-root-user", "--pid", "--fork").splitlines()
+    assert said == [
+        "/proc is that of another pid namespace",
+        f"owned: not owned: {said[0]}. QEMU will outlive this process if that is killed",
+    ]
+
+
+CONTAINER = ("unshare", "--user", "--map-current-user", "--pid", "--mount-proc", "--fork", "--kill-child")
+
+
+def test_a_container_with_the_same_directory(
+    harness: MakeHarness, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each sees that the other one is there, and leaves it alone."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    one = harness(UP + SLEEP, under=CONTAINER).await_up()
+    (entry,) = [entry for entry in registry.machines() if entry.directory.startswith(str(directory))]
+    assert entry.status is Status.FOREIGN
+    registry.clean_up()
+    processes = one.processes()
+    assert len(processes) >= 4
+    assert os.path.exists(entry.file)
+    assert os.path.exists(entry.directory)
+    one.kill()
+    until(lambda: not one.processes())
+
+
+ENDED_FIRST_THREAD = """
+import ctypes, os, threading, time
+def report():
+    while open("/proc/self/stat").read().rpartition(") ")[2][0] != "Z":
+        time.sleep(0.001)
+    from vmfsm import proc
+    print(proc.identify(os.getpid()).is_alive, flush=True)
+    os._exit(0)
+threading.Thread(target=report).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_lives_as_long_as_one_of_its_threads() -> None:
+    assert run(ENDED_FIRST_THREAD) == "True\n"
+
+
 WITHOUT_DESCRIPTORS = """
 import os, resource
 from vmfsm import proc
@@ -459,7 +683,7 @@ def test_an_entry_that_is_damaged(qemu: str, changes: dict[str, Any]) -> None:
 
 
 def test_what_is_behind_half_a_line_is_read(tmp_path: Path) -> None:
-    ledger = registry.Ledger(str(tmp_path), registry.Harness(2**22 + 1, 1, ()))
+    ledger = registry.Ledger(str(tmp_path), registry.Harness(2**22 + 1, 1, ()), "token")
     try:
         os.write(ledger.descriptor, b'{"mark": "half')  # as on a full disk
         ledger.begin("whole", name="whole", directory="/nonexistent")

@@ -315,10 +315,13 @@ class Launch:
 
     async def _set_up(self) -> BaseException | None:
         try:
-            self.plan = prepare(self._config)
+            self.plan = prepare(self._config, self._own)
         except OSError as error:
+            if self._owned is not None:
+                self._owned.end()
             return error
-        owned = self._owned = Ownership.get().own(self.name, self.plan.directory)
+        assert self._owned is not None
+        owned = self._owned
         if self._config.accel == BEST:
             failed = await self._choose_accelerator()
             if failed is not None:
@@ -333,6 +336,9 @@ class Launch:
         except Exception as error:  # noqa: BLE001 - whatever a plugin put on the plan
             return error
         return await self._hooks.set_up("post_launch", self._contributor)
+
+    def _own(self, directory: str) -> None:
+        self._owned = Ownership.get().own(self.name, directory)
 
     async def _choose_accelerator(self) -> BaseException | None:
         from .capability import Question  # which launches machines itself

@@ -26,13 +26,16 @@ _LOGGER = logging.getLogger("vmfsm.ownership")
 _ATTEMPTS = 3
 """How often a watchdog that ends is started again, in all: something kills it, or it cannot work here."""
 
+_NEEDED = ("LD_LIBRARY_PATH",)
+"""What a watchdog has in its environment."""
+
 
 class Ownership:
     """Of this process. On the I/O thread only."""
 
     def __init__(self) -> None:
         self._harness: proc.Identity | None = None
-        self._prefix = f"{os.getpid()}-{os.urandom(6).hex()}-"
+        self._token = os.urandom(6).hex()
         self._numbers = itertools.count(1)
         self._ledger: registry.Ledger | None = None
         self._path = ""
@@ -49,26 +52,38 @@ class Ownership:
         return None if self._ledger is None else self._ledger.descriptor
 
     def own(self, name: str, directory: str) -> "Owned":
-        """A launch begins: whatever is started for it does not outlive this process from now on."""
+        """A launch begins: whatever is made or started for it does not outlive this process from now on.
+
+        :param directory: its private one, which is not made yet.
+        """
         if self._harness is None and sys.platform == "linux":
             try:
+                proc.pid_namespace()  # so that the next line is about this process
                 self._harness = proc.identify(os.getpid())
             except OSError as error:  # what hinders it may be over the next time
                 _LOGGER.warning(
                     "%s: not owned: %s. QEMU will outlive this process if that is killed", name, error
                 )
-        mark = f"{self._prefix}{next(self._numbers)}"
+        mark = f"{self._token}-{next(self._numbers)}"
+        if self._harness is not None and not self._path:
+            self._path = self._find_registry(name)
+        self._watch()  # first: what is registered has somebody to remove it
         owned = Owned(mark, self._open_ledger(name))
         owned.begin(name, directory)
-        self._watch()
         return owned
 
+    def _find_registry(self, name: str) -> str:
+        try:
+            return registry.directory()
+        except OSError as error:
+            _LOGGER.warning("%s: not registered: %s", name, error)
+            return ""
+
     def _open_ledger(self, name: str) -> registry.Ledger | None:
-        if self._ledger is None and self._harness is not None:
+        if self._ledger is None and self._harness is not None and self._path:
             try:
-                self._path = registry.directory()
                 self._ledger = registry.Ledger(
-                    self._path, registry.Harness(*self._harness, tuple(sys.orig_argv))
+                    self._path, registry.Harness(*self._harness, tuple(sys.orig_argv)), self._token
                 )
             except OSError as error:
                 _LOGGER.warning("%s: not registered: %s", name, error)
@@ -79,7 +94,7 @@ class Ownership:
         if self._harness is None or self._watchdog is not None or self._attempts == _ATTEMPTS:
             return
         package = os.path.dirname(os.path.abspath(__file__))
-        arguments = (watchdog.PROGRAM, package, *map(str, self._harness), self._path, self._prefix)
+        arguments = (watchdog.PROGRAM, package, *map(str, self._harness), self._path, self._token)
         try:
             if not sys.executable or getattr(sys, "frozen", False):
                 self._attempts = _ATTEMPTS
@@ -87,7 +102,8 @@ class Ownership:
             self._watchdog = Process.spawn(
                 (sys.executable, "-I", "-S", "-c", *arguments),
                 executable=sys.executable,
-                env={},
+                # An interpreter may need its libraries; a mark would be that of who launched the harness.
+                env={name: os.environ[name] for name in _NEEDED if name in os.environ},
                 cwd=None,
                 fds=(),
                 inherit_fds=False,
@@ -120,8 +136,7 @@ class Owned:
 
     def begin(self, name: str, directory: str) -> None:
         """It is about to be made."""
-        if self._ledger is not None:
-            self._tell(lambda ledger: ledger.begin(self._mark, name=name, directory=directory))
+        self._tell(lambda ledger: ledger.begin(self._mark, name=name, directory=directory))
 
     def has_process(self, pid: int, sockets: list[str]) -> None:
         """QEMU was started."""

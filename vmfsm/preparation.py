@@ -1,10 +1,12 @@
 """Before a process exists: what only the system can say is checked, and the plan begun."""
 
+import base64
 import contextlib
 import functools
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 
 from .caller import Job
 from .config import Config, refuse_daemonize
@@ -17,9 +19,10 @@ private_directories: set[str] = set()
 """Of all machines of this process: those that are there, or could not be removed."""
 
 
-def prepare(config: Config) -> LaunchPlan:
+def prepare(config: Config, begin: Callable[[str], object]) -> LaunchPlan:
     """Check binary, wrapper and directories, make the private directory, and begin the plan of a launch.
 
+    :param begin: is told of the directory before that is made, so that it is somebody's at any moment.
     :raises OSError: a fitting one, saying what is wrong with which parameter.
     """
     env = environment(config.env)
@@ -31,8 +34,10 @@ def prepare(config: Config) -> LaunchPlan:
         _require_writable("log_dir", config.log_dir)
     base_dir = config.base_dir or _temporary_directory()
     _require_writable("base_dir", base_dir)
+    directory = os.path.join(os.path.abspath(base_dir), f"vmfsm-{_random_name()}")
+    begin(directory)
     try:
-        directory = tempfile.mkdtemp(prefix="vmfsm-", dir=base_dir)
+        os.mkdir(directory, 0o700)
     except OSError as error:  # a file system without room, say, or one of the kernel's own
         raise OSError(f"base_dir: no directory can be made in {base_dir}: {error.strerror}") from error
     private_directories.add(directory)
@@ -40,6 +45,10 @@ def prepare(config: Config) -> LaunchPlan:
     plan.contributor = "vmfsm"
     plan.defer(functools.partial(_remove, directory))
     return plan
+
+
+def _random_name() -> str:
+    return base64.urlsafe_b64encode(os.urandom(6)).decode()
 
 
 def _temporary_directory() -> str:

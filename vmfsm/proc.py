@@ -11,6 +11,9 @@ import signal
 from collections.abc import Iterator
 from typing import NamedTuple
 
+_HOSTS_USERS = 0xEFFFFFFD
+"""The number of the first user namespace is a constant, `PROC_USER_INIT_INO` of Linux."""
+
 
 class Identity(NamedTuple):
     """A process, told from every other one of this boot and pid namespace."""
@@ -21,12 +24,12 @@ class Identity(NamedTuple):
 
     @property
     def is_alive(self) -> bool:
-        """It has not ended; a zombie has.
+        """It has not ended; a zombie has, once all its threads have.
 
         :raises OSError: where that can't be had just now: no descriptor is free, say.
         """
         stat = _stat(self.pid)
-        return stat is not None and stat.start_time == self.start_time and stat.state not in "ZX"
+        return stat is not None and stat.start_time == self.start_time and stat.is_alive
 
     def kill(self) -> bool:
         """Send SIGKILL to this process and no other one; whether it was alive."""
@@ -61,8 +64,19 @@ def boot_id() -> str:
 
 
 def pid_namespace() -> int:
-    """In which pids mean what they mean here; containers have others."""
+    """In which pids mean what they mean here; containers have others.
+
+    :raises OSError: where `/proc` is missing, or tells of another one, so that nobody is found by pid.
+    """
+    if os.readlink("/proc/self") != str(os.getpid()):
+        raise OSError("/proc is that of another pid namespace")
     return os.stat("/proc/self/ns/pid").st_ino
+
+
+def user_namespace() -> int | None:
+    """In which users' numbers mean what they mean here; `None` for the host's own."""
+    number = os.stat("/proc/self/ns/user").st_ino
+    return None if number == _HOSTS_USERS else number
 
 
 class Process(NamedTuple):
@@ -87,7 +101,7 @@ def living() -> Iterator[Process]:
     """
     for name in os.listdir("/proc"):
         stat = _stat(int(name)) if name.isdecimal() else None
-        if stat is not None and stat.state not in "ZX":
+        if stat is not None and stat.is_alive:
             yield Process(Identity(int(name), stat.start_time), stat.session)
 
 
@@ -101,12 +115,19 @@ def wait_for_end(pidfd: int) -> None:
 class _Stat(NamedTuple):
     state: str
     session: int
+    threads: int
     start_time: int
+
+    @property
+    def is_alive(self) -> bool:
+        return self.state not in "ZX" or self.threads > 1  # its first thread may end before the others
 
 
 def _stat(pid: int) -> _Stat | None:
     fields = _read(pid, "stat").rpartition(b") ")[2].split()
-    return _Stat(fields[0].decode(), int(fields[3]), int(fields[19])) if len(fields) > 19 else None
+    if len(fields) < 20:
+        return None
+    return _Stat(fields[0].decode(), int(fields[3]), int(fields[17]), int(fields[19]))
 
 
 def _read(pid: int, name: str) -> bytes:

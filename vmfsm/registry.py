@@ -33,11 +33,15 @@ MARK = "VMFSM_LAUNCH"
 
 _SUFFIX = ".1.jsonl"
 """Of files, with the version of their format."""
+_NEW = ".new"
+"""Of one that is being written anew, in addition."""
 _LARGEST = 64 * 1024
 """Bytes of a file, after which it is written anew."""
-_ROUNDS = 200
-"""How often it is looked for processes of a dead program before one is given up as stuck in the kernel."""
+_PATIENCE = 4.0
+"""Seconds until a process that SIGKILL does not end is given up: the kernel or another user holds it."""
 _PAUSE = 0.02
+_LOCK_TRIES = 50
+"""A millisecond apart."""
 _QUIET = 3
 """After so many rounds in a row in which there was none, none is left: not even one that was being forked."""
 
@@ -96,15 +100,18 @@ class Entry(NamedTuple):
 def directory() -> str:
     """Where the registry is: in `XDG_RUNTIME_DIR`, or else with the user's number in the temporary directory.
 
-    Made where it is missing, for this user only (0700).
+    Made where it is missing, for this user only (0700). A runtime directory that is another user's, as `su`
+    leaves it in the environment, is none.
 
     :raises OSError: where it can't be made, or is somebody else's, or open to others.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and os.path.isdir(runtime):
+    if runtime and os.path.isdir(runtime) and os.stat(runtime).st_uid == os.geteuid():
         path = os.path.join(runtime, "vmfsm")
     else:
-        path = os.path.join(tempfile.gettempdir(), f"vmfsm-registry-{os.geteuid()}")
+        namespace = proc.user_namespace()  # the root of a container is not the one of the host
+        suffix = "" if namespace is None else f"-{namespace}"
+        path = os.path.join(tempfile.gettempdir(), f"vmfsm-registry-{os.geteuid()}{suffix}")
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)
     found = os.lstat(path)
@@ -116,7 +123,7 @@ def directory() -> str:
 def machines() -> list[Entry]:
     """The registered launches, oldest first. Never waits.
 
-    :raises OSError: as of `directory`.
+    :raises OSError: as of `clean_up`.
     """
     if sys.platform != "linux":
         return []
@@ -127,10 +134,11 @@ def machines() -> list[Entry]:
 def clean_up() -> list[Entry]:
     """Kill and remove what dead programs of this user have left; what that was.
 
-    Waits until it is gone, some tenths of a second where there were processes. From any thread, and beside
-    others who do the same. What lives is not touched.
+    Waits until it is gone, some tenths of a second where there were processes, and four seconds for one that
+    can't be killed (it is another user's, say); that stays registered, with its files. From any thread, and
+    beside others who do the same. What lives is not touched.
 
-    :raises OSError: as of `directory`.
+    :raises OSError: as of `directory`; or `/proc` is missing, or that of another pid namespace.
     """
     return sweep(directory()) if sys.platform == "linux" else []
 
@@ -139,22 +147,29 @@ def sweep(path: str) -> list[Entry]:
     """`clean_up` in the registry at `path`."""
     # First which are over, then what is in them: a program that dies meanwhile is for the next time.
     over = [file for file in _files(path) if _is_over(file)]
-    left = [entry for file in over for entry in _read(file)]
-    _remove(left)
-    for file in over:
-        _unlink(file)
-    return left
+    left = {file: list(_read(file)) for file in over}
+    if not _kill([entry for entries in left.values() for entry in entries]):
+        left = {file: entries for file, entries in left.items() if not any(map(_is_orphan, entries))}
+    for file, entries in left.items():
+        _remove(file, entries)
+    return [entry for entries in left.values() for entry in entries]
 
 
-def bury(path: str, harness: proc.Identity, prefix: str) -> None:
+def bury(path: str, harness: proc.Identity, token: str) -> None:
     """The same after one program, which has ended. For its watchdog.
 
     :param path: the registry.
-    :param prefix: what the marks of its launches begin with, also of those that could not be registered.
+    :param token: of the program's `Ledger`, and what the marks of its launches begin with, also of those that
+        could not be registered.
     """
-    file = _file(path, proc.boot_id(), proc.pid_namespace(), harness)
-    _remove(list(_read(file)), prefix)
-    _unlink(file)
+    file = _file(path, proc.boot_id(), proc.pid_namespace(), harness, token)
+    entries = list(_read(file))
+    is_done = _kill(entries, prefix=f"{token}-")
+    if _is_locked(file):  # by a child that was forked, and has not executed its program yet
+        _await_unlocked(file)
+        is_done = _kill(entries, prefix=f"{token}-")
+    if is_done:
+        _remove(file, entries)
 
 
 def kill_marked(mark: str) -> None:
@@ -163,7 +178,8 @@ def kill_marked(mark: str) -> None:
     Waits until it is gone; mostly there is nothing.
     """
     killed: set[int] = set()
-    for _ in range(_ROUNDS):
+    latest = time.monotonic() + _PATIENCE
+    while time.monotonic() < latest:
         found = {one.identity for one in proc.living() if one.environment(MARK) == mark}
         for process in found:
             process.kill()
@@ -181,8 +197,8 @@ def _is_unreaped(pid: int) -> bool:
         return False
 
 
-def _remove(entries: list[Entry], prefix: str | None = None) -> None:
-    _kill([entry for entry in entries if entry.boot_id == proc.boot_id()], prefix)
+def _remove(file: str, entries: list[Entry]) -> None:
+    """The files of dead launches, and last the one that tells of them."""
     for entry in entries:
         for path in entry.sockets:
             with contextlib.suppress(OSError):
@@ -190,6 +206,8 @@ def _remove(entries: list[Entry], prefix: str | None = None) -> None:
                     os.unlink(path)
         if os.path.basename(entry.directory).startswith("vmfsm-"):
             shutil.rmtree(entry.directory, ignore_errors=True)
+    _unlink(file + _NEW)
+    _unlink(file)
 
 
 def _unlink(file: str) -> None:
@@ -203,10 +221,11 @@ class Ledger:
     Appended to, since that costs a launch less than a file of its own to make and to remove.
 
     :param path: the registry.
+    :param token: this program's own: one that executes another program goes on with its pid and start time.
     :raises OSError: as the system says.
     """
 
-    def __init__(self, path: str, harness: Harness) -> None:
+    def __init__(self, path: str, harness: Harness, token: str) -> None:
         boot_id, namespace = proc.boot_id(), proc.pid_namespace()
         self._program = {
             "harness": harness,
@@ -214,7 +233,7 @@ class Ledger:
             "boot_id": boot_id,
             "pid_namespace": namespace,
         }
-        self._path = _file(path, boot_id, namespace, proc.Identity(*harness[:2]))
+        self._path = _file(path, boot_id, namespace, proc.Identity(*harness[:2]), token)
         self.descriptor = _open_locked(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._size = 0
         self._present: dict[str, dict[str, Any]] = {}
@@ -249,7 +268,7 @@ class Ledger:
 
     def _write_anew(self) -> None:
         """With those that there are, whole or not at all."""
-        new = f"{self._path}.new"
+        new = self._path + _NEW
         lines = b"".join(json.dumps(fields).encode() + b"\n" for fields in self._present.values())
         fd = _open_locked(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
         try:
@@ -268,9 +287,10 @@ class Ledger:
 _NOTHING_YET: dict[str, Any] = {"pid": None, "start_time": None, "companions": (), "sockets": ()}
 
 
-def _file(path: str, boot_id: str, pid_namespace: int, harness: proc.Identity) -> str:
+def _file(path: str, boot_id: str, pid_namespace: int, harness: proc.Identity, token: str) -> str:
     """The name says whose it is, whatever is in it."""
-    return os.path.join(path, f"{boot_id}_{pid_namespace}_{harness.pid}_{harness.start_time}{_SUFFIX}")
+    name = f"{boot_id}_{pid_namespace}_{harness.pid}_{harness.start_time}_{token}{_SUFFIX}"
+    return os.path.join(path, name)
 
 
 def _files(path: str) -> Iterator[str]:
@@ -280,7 +300,7 @@ def _files(path: str) -> Iterator[str]:
 def _is_over(file: str) -> bool:
     """Whether the program that has written it is known to have ended."""
     try:
-        boot_id, *numbers = os.path.basename(file).removesuffix(_SUFFIX).split("_")
+        boot_id, *numbers, _ = os.path.basename(file).removesuffix(_SUFFIX).split("_")
         namespace, pid, start_time = map(int, numbers)
     except ValueError:
         return False  # somebody else's
@@ -292,8 +312,15 @@ def _is_over(file: str) -> bool:
 def _open_locked(file: str, flags: int) -> int:
     """Locked as long as it is open: who has another boot id (a host, some containers) sees that we live."""
     fd = os.open(file, flags, 0o600)
-    with contextlib.suppress(OSError):  # not all file systems have locks
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # somebody looks just now whether it is
+            time.sleep(0.001)
+        except OSError:  # not all file systems have locks
+            break
+        else:
+            break
     return fd
 
 
@@ -301,6 +328,8 @@ def _is_locked(file: str) -> bool:
     """Whether its program lives somewhere, or that can't be known."""
     try:
         fd = os.open(file, os.O_RDWR | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False
     except OSError:
         return True
     try:
@@ -310,6 +339,13 @@ def _is_locked(file: str) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+def _await_unlocked(file: str) -> None:
+    """For a while: a child that does not mean to execute anything has the lock for as long as it lives."""
+    latest = time.monotonic() + _PATIENCE
+    while time.monotonic() < latest and _is_locked(file):
+        time.sleep(_PAUSE)
 
 
 def _read(file: str) -> Iterator[Entry]:
@@ -355,6 +391,10 @@ def _status(entry: Entry) -> Status:
     return Status.ORPHANED if _processes([entry], _sessions([entry])) else Status.STALE
 
 
+def _is_orphan(entry: Entry) -> bool:
+    return _status(entry) is Status.ORPHANED
+
+
 def _sessions(entries: list[Entry]) -> dict[int, proc.Identity]:
     """Those of QEMUs and companions that are theirs still: whose leaders are there, be it as zombies.
 
@@ -384,14 +424,20 @@ def _processes(
     return {process.identity for process in proc.living() if is_one(process)}
 
 
-def _kill(entries: list[Entry], prefix: str | None) -> None:
+def _kill(entries: list[Entry], prefix: str | None = None) -> bool:
+    """Kill what there is of these, and of marks that begin so; whether nothing is left."""
+    entries = [entry for entry in entries if entry.boot_id == proc.boot_id()]
+    if not entries and prefix is None:
+        return True
     quiet = 0
     sessions = _sessions(entries)  # before their leaders are killed
-    for _ in range(_ROUNDS if entries or prefix else 0):
+    latest = time.monotonic() + _PATIENCE
+    while time.monotonic() < latest:
         found = _processes(entries, sessions, prefix)
         quiet = 0 if found else quiet + 1
         if quiet == _QUIET:
-            return
+            return True
         for process in found:
             process.kill()
         time.sleep(_PAUSE)
+    return False

@@ -8,6 +8,7 @@ registry by then, and in the environment of the processes.
 import contextlib
 import os
 import signal
+import threading
 import time
 
 from . import proc, registry
@@ -30,10 +31,10 @@ _TRIES = 100
 """How often it is tried to clean up, a tenth of a second apart."""
 
 
-def main(harness_pid: int, harness_start_time: int, registry_path: str, prefix: str) -> None:
+def main(harness_pid: int, harness_start_time: int, registry_path: str, token: str) -> None:
     """Watch, clean up, and end.
 
-    :param prefix: what the marks of all launches of the harness begin with.
+    :param token: the harness's, as of `registry.bury`.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
         signal.signal(number, signal.SIG_IGN)  # those of a terminal or a service are the harness's
@@ -44,11 +45,18 @@ def main(harness_pid: int, harness_start_time: int, registry_path: str, prefix: 
     with contextlib.suppress(ProcessLookupError):  # it has ended already; nothing else may pass for that
         pidfd = os.pidfd_open(harness_pid)
         if harness.is_alive:
-            with contextlib.suppress(OSError):
-                registry.sweep(registry_path)  # after those who died together with their watchdogs
+            # Beside, since it may take long, and this harness may end at any moment.
+            with contextlib.suppress(RuntimeError):  # the system has no thread left
+                threading.Thread(target=_sweep, args=(registry_path,), daemon=True).start()
             proc.wait_for_end(pidfd)
     for _ in range(_TRIES):
         with contextlib.suppress(OSError):  # the system has no descriptors or memory left, say
-            registry.bury(registry_path, harness, prefix)
+            registry.bury(registry_path, harness, token)
             break
         time.sleep(0.1)
+
+
+def _sweep(registry_path: str) -> None:
+    """After those who died together with their watchdogs."""
+    with contextlib.suppress(OSError):
+        registry.sweep(registry_path)

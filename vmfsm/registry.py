@@ -28,6 +28,8 @@ from typing import Any, NamedTuple
 
 from . import proc
 
+__all__ = ["Entry", "Harness", "Status", "clean_up", "machines"]
+
 MARK = "VMFSM_LAUNCH"
 """The environment variable by which the processes of a launch are known, and what they have started."""
 

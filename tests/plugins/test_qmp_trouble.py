@@ -28,6 +28,7 @@ MIB = 1024 * 1024
         ([do.send("this is no JSON\r\n")], "not JSON: b'this is no JSON"),
         ([do.send("[1, 2]\r\n")], r"no message: \[1, 2\]"),
         ([do.send("\xff\r\n")], "not JSON"),
+        ([do.send(b"\x00\xffSSH-2.0\r\n")], r"not JSON: b'\\x00\\xffSSH"),
         ([do.send('{"id": $id}\r\n')], "a reply that is none"),
         ([do.send('{"id": $id, "error": "oops"}\r\n')], "a reply that is none"),
         ([do.send('{"id": $id, "error": {"class": 1, "desc": "x"}}\r\n')], "a reply that is none"),

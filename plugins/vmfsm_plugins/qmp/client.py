@@ -332,6 +332,8 @@ def _explain(error: BaseException | None) -> Loss:
             )
         case DeserializationError():
             return Loss(f"QEMU sent what is not JSON: {_excerpt(error.raw)}", perhaps_exit=False)
+        case UnicodeDecodeError():  # of bytes in which json sees UTF-16
+            return Loss(f"QEMU sent what is not JSON: {_excerpt(error.object)}", perhaps_exit=False)
         case UnexpectedTypeError():
             return Loss(f"QEMU sent what is no message: {_excerpt(error.value)}", perhaps_exit=False)
         case ServerParseError():

@@ -1,6 +1,7 @@
 """Images by the real tool: what it makes, hostile names, and what is left when it fails."""
 
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -302,6 +303,19 @@ def test_the_tool_reads_nothing_and_dies_of_a_signal() -> None:
                 qemu_img.info("x", backing_chain=chain, binary=strange)
     with pytest.raises(ImageError, match=r"\\x1b"):
         qemu_img.info("x", binary=tool(r"printf '\033[2J' >&2; exit 3"))
+
+
+def test_a_failure_whose_status_is_lost() -> None:
+    """The host program ignores SIGCHLD: what the tool has said is all that tells of it."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        qemu_img.create("disk", MIB)
+        with pytest.raises(ImageError, match="failed with a status that could not be had: no room") as caught:
+            qemu_img.create("half", MIB, binary=tool("cd .qemu-img-*; touch half; echo no room >&2; exit 1"))
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert (caught.value.exit_status, caught.value.output) == (None, "no room")
+    assert sorted(os.listdir()) == ["disk", "tool"]
 
 
 # -- arguments ----------------------------------------------------------------------------------------------

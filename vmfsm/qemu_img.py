@@ -278,6 +278,8 @@ def _run(binary: Path, arguments: list[str], deadline: Deadline) -> str:
         raise _failed(
             binary, arguments, f"failed with status {process.returncode}", output, process.returncode
         )
+    if output and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # Popen takes a lost status for 0
+        raise _failed(binary, arguments, "failed with a status that could not be had", output, None)
     return stdout.decode(errors="surrogateescape")
 
 

@@ -629,6 +629,32 @@ class TestForks:
         assert not any(map(is_alive, pids))
         assert not os.path.exists(directory)
 
+    def test_the_end_of_its_maker_is_the_end_of_all(self) -> None:
+        """A while after; without it a child that left the session would stay for ever."""
+        script = (
+            "import os, subprocess, sys\n"
+            "from vmfsm.testing import FakeQEMU, actions as do, fake_qemu\n"
+            "fake_qemu._OUTLIVES = 0.5\n"
+            "up = do.output('up')\n"
+            "for start in [do.fork(leaving='session'), up], [up, do.wedge()]:\n"
+            "    fake = FakeQEMU(start=start).__enter__()\n"
+            "    started = subprocess.Popen([fake.binary], stderr=subprocess.PIPE)\n"
+            "    assert started.stderr.read(2) == b'up'\n"
+            "    print(os.path.dirname(fake.binary), *fake.pids, flush=True)\n"
+            "sys.stdin.read()\n"
+        )
+        pipe = subprocess.PIPE
+        with subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe, text=True) as maker:
+            assert maker.stdout is not None
+            (first, *pids), (second, *more) = (maker.stdout.readline().split() for _ in range(2))
+            assert (len(pids), len(more)) == (2, 1)
+            time.sleep(1)  # longer than it would live without its maker
+            assert all(is_alive(int(pid)) for pid in (*pids, *more))
+            maker.kill()
+        until(lambda: not any(is_alive(int(pid)) for pid in (*pids, *more)))
+        assert not os.path.exists(first)
+        assert not os.path.exists(second)
+
 
 # -- what is given ------------------------------------------------------------------------------------------
 

@@ -26,6 +26,8 @@ _NAME: Final = "qemu-system-fake"
 _RUN = "import sys; sys.path.append(sys.argv.pop(1)); from fake_qemu_process.qemu import main; main()"
 _REAPING: Final = 10.0
 """Seconds until processes that were sent SIGKILL are given up: the kernel may hold them."""
+_OUTLIVES = 60.0
+"""Seconds until what outlives the process that made it ends by itself."""
 _LIKE_QEMU: Final = (actions.as_qemu(),)
 
 Actions = Iterable[Action]
@@ -51,7 +53,8 @@ class FakeQEMU:
     :raises ConfigError: for what is wrong with any of these; nothing is started or made then.
 
     The program exists, in a private directory, inside of the `with` block. Its end kills what is left of
-    its processes, and raises `MachineTimeout` where that takes more than 10 seconds.
+    its processes, and raises `MachineTimeout` where that takes more than 10 seconds. Where the end does not
+    come, since this process is killed, they end by themselves about a minute later, and remove the program.
     """
 
     def __init__(
@@ -77,8 +80,11 @@ class FakeQEMU:
             "lines": _encode_each("lines", _check_lines({} if lines is None else lines)),
             "reads_console": reads_console,
             "version": _check_version(version),
+            "patience": _OUTLIVES,
         }
         self._directory: str | None = None
+        self._fifo: int | None = None
+        """Open for writing as long as the program is in use: by that its processes know."""
         self._use = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -133,6 +139,9 @@ class FakeQEMU:
         return os.path.join(os.path.dirname(self.binary), "behaviour")
 
     def _write(self) -> None:
+        fifo = os.path.join(os.path.dirname(self.binary), "maker")
+        os.mkfifo(fifo, 0o600)
+        self._fifo = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
         with open(self._behaviour_file, "wb") as behaviour:
             marshal.dump(self._behaviour, behaviour)
         # A shell script, since what stands behind #! must be short and without spaces.
@@ -148,7 +157,10 @@ class FakeQEMU:
 
     def _remove(self) -> None:
         directory, self._directory = self._directory, None
+        fifo, self._fifo = self._fifo, None
         try:
+            if fifo is not None:
+                os.close(fifo)
             if directory is not None:
                 shutil.rmtree(directory)
         finally:

@@ -38,7 +38,7 @@ class Here:
         self.as_qemu: Callable[[], object] = lambda: None
         """What QEMU does here."""
         self.on_reply: Callable[[], object] = lambda: None
-        """Called after each reply that is no error."""
+        """Called after what is, or may be, a reply that is no error."""
         self.monitor = monitor
         self.number = number
         self.console = console
@@ -107,7 +107,9 @@ def _send(qemu: QEMU, here: Here, data: bytes, times: int | None) -> Task:
     def channels() -> list[Channel]:
         return here.clients if here.monitor else [monitor.channel for monitor in qemu.monitors]
 
-    return _stream(channels, lambda number: identified.replace(b"$number", b"%d" % number), times)
+    yield from _stream(channels, lambda number: identified.replace(b"$number", b"%d" % number), times)
+    if here.clients:
+        here.on_reply()  # it may be one, in the words of whoever ordered it
 
 
 def _emit(qemu: QEMU, here: Here, name: str, data: str, times: int | None, per_second: float | None) -> Task:
@@ -209,8 +211,7 @@ def _fork(qemu: QEMU, here: Here, leaving: str | None) -> Task:
         os.close(told)
         os.write(tell, b"1")
         os.close(tell)
-        while True:
-            signal.pause()
+        qemu.maker.outlive()
     os.close(tell)
     os.read(told, 1)
     os.close(told)
@@ -219,9 +220,10 @@ def _fork(qemu: QEMU, here: Here, leaving: str | None) -> Task:
 
 def _wedge(qemu: QEMU, here: Here, seconds: float | None) -> Task:
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
-    while seconds is None:
-        signal.pause()
-    time.sleep(seconds)
+    if seconds is None:
+        qemu.maker.outlive()
+    else:
+        time.sleep(seconds)
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     yield from ()
 

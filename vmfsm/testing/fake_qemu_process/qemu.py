@@ -8,6 +8,7 @@ import sys
 from .arguments import Refused, parse
 from .channel import Channel
 from .loop import Loop
+from .maker import Maker
 from .monitor import Monitor, event, greeting, refusal
 from .orders import Here, perform, print_out
 
@@ -29,7 +30,8 @@ class QEMU:
     :raises Refused: by the constructor: the arguments are such that QEMU would not start.
     """
 
-    def __init__(self, args: list[str], behaviour: Behaviour) -> None:
+    def __init__(self, args: list[str], behaviour: Behaviour, maker: Maker) -> None:
+        self.maker = maker
         self.loop = Loop(self._take_signal)
         self.releases = 0
         """How often what was held was released."""
@@ -48,6 +50,7 @@ class QEMU:
 
     def main(self) -> None:
         """From the start to the end of the process."""
+        self.loop.spawn(self.maker.watch())
         self.loop.spawn(self._start())
         self.loop.run()
 
@@ -212,13 +215,14 @@ def main() -> None:
 
     with open(sys.argv[1], "rb") as file:
         behaviour = marshal.load(file)
+    maker = Maker(f"{os.path.dirname(sys.argv[1])}/maker", behaviour["patience"])
     args = sys.argv[2:]
     if "-version" in args or "--version" in args:
         version = ".".join(map(str, behaviour["version"]))
         os.write(1, f"QEMU emulator version {version} (fake)\n".encode())
         return
     try:
-        qemu = QEMU(args, behaviour)
+        qemu = QEMU(args, behaviour, maker)
     except Refused as refused:
         _complain(str(refused))
         os._exit(1)

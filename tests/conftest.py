@@ -14,6 +14,7 @@ pytest_plugins = [
     "pytester",
     "tests.linux_guest",
     "tests.plugins.no_skip",
+    "tests.posing",
     "vmfsm.testing.pytest_leakcheck",
 ]
 

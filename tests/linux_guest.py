@@ -19,7 +19,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import pytest
 from vmfsm_plugins.console import Console
@@ -105,9 +105,10 @@ class Shell:
         return output
 
 
-class Linux(Protocol):
-    """Makes a machine with this guest, which is not launched yet; the fixture kills it."""
+T_co = TypeVar("T_co", covariant=True)
 
+
+class _Make(Protocol[T_co]):
     def __call__(
         self,
         *args: str,
@@ -116,7 +117,7 @@ class Linux(Protocol):
         machine: str = "pc",
         memory: int = 256,
         **parameters: object,
-    ) -> Machine:
+    ) -> T_co:
         """
         :param modules: to be loaded before there is a shell; those that are built in are no trouble.
         :param append: kernel parameters.
@@ -126,18 +127,10 @@ class Linux(Protocol):
         """
 
 
-class Boot(Protocol):
-    """Launches such a machine, and returns its shell."""
-
-    def __call__(
-        self,
-        *args: str,
-        modules: Sequence[str] = (),
-        append: str = "",
-        machine: str = "pc",
-        memory: int = 256,
-        **parameters: object,
-    ) -> Shell: ...
+Linux = _Make[Machine]
+"""Makes a machine with this guest, which is not launched yet; the fixture kills it."""
+Boot = _Make[Shell]
+"""Launches such a machine, and returns its shell."""
 
 
 @pytest.fixture(scope="session")

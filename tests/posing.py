@@ -3,9 +3,13 @@
 binary = Posing(directory, accelerators=["tcg", "odd"], odd=HANG)
 """
 
+import functools
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 # What such a program does with a command line that asks for an accelerator, with its `args` changed in place.
 HANG = "time.sleep(1000)"
@@ -48,18 +52,11 @@ os.execvp({qemu!r}, [{qemu!r}, *args])
 class Posing:
     """Such a program: `behaviours` is what it does for which accelerator, which becomes tcg otherwise."""
 
-    def __init__(
-        self,
-        directory: Path,
-        accelerators: list[str],
-        *,
-        qemu: str = "qemu-system-x86_64",
-        on_help: str = "pass",
-        **behaviours: str,
-    ) -> None:
+    def __init__(self, directory: Path, accelerators: list[str], **how: str) -> None:
+        """:param how: as in `write`."""
         self.path = directory / "posing"
         self._log = directory / "posing.log"
-        self.write(accelerators, qemu=qemu, on_help=on_help, **behaviours)
+        self.write(accelerators, **how)
 
     def write(
         self,
@@ -87,3 +84,17 @@ class Posing:
     def runs(self) -> list[str]:
         """The command lines that it was run with so far."""
         return self._log.read_text().splitlines() if self._log.exists() else []
+
+
+Pose = Callable[..., Posing]
+
+
+@pytest.fixture
+def posing(tmp_path: Path) -> Pose:
+    """Makes one in the test's directory."""
+    return functools.partial(Posing, tmp_path)
+
+
+def wait_for(path: Path) -> str:
+    """What such a program does until there is this file."""
+    return f"while not os.path.exists({str(path)!r}): time.sleep(0.01)"

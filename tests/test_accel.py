@@ -2,23 +2,16 @@
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.posing import DIE, HANG, Posing
+from tests.posing import DIE, HANG, Pose, wait_for
 from tests.waiting import InThread, until
 from vmfsm import ConfigError, LaunchError, Machine, Reason, State, capabilities
 from vmfsm.testing import GUEST_ARGS
 
 pytestmark = pytest.mark.usefixtures("qemu")
-
-
-@pytest.fixture
-def posing(tmp_path: Path) -> Callable[..., Posing]:
-    return lambda names, **behaviours: Posing(tmp_path, names, **behaviours)
 
 
 @pytest.mark.parametrize("value", ["", 5, b"tcg", True, "a\0b", ["tcg"]])
@@ -55,7 +48,7 @@ def test_none(qemu: str) -> None:
         assert "-accel" not in vm.command
 
 
-def test_it_is_asked_once_for_many_machines(posing: Callable[..., Posing]) -> None:
+def test_it_is_asked_once_for_many_machines(posing: Pose) -> None:
     fake = posing(["tcg"])
     for _ in range(2):
         with Machine(fake.path, GUEST_ARGS, accel="best") as vm:
@@ -63,7 +56,7 @@ def test_it_is_asked_once_for_many_machines(posing: Callable[..., Posing]) -> No
     assert fake.runs.count("-accel help") == 1
 
 
-def test_none_works(posing: Callable[..., Posing]) -> None:
+def test_none_works(posing: Pose) -> None:
     fake = posing(["odd"], odd=f"if '-bios' in args: {DIE}")
     vm = Machine(fake.path, GUEST_ARGS, accel="best")
     with pytest.raises(LaunchError, match=r"no accelerator of .* works here \(odd: .*it breaks"):
@@ -74,42 +67,36 @@ def test_none_works(posing: Callable[..., Posing]) -> None:
     vm.shutdown()
 
 
-def test_it_cannot_be_found_out(posing: Callable[..., Posing]) -> None:
+def test_it_cannot_be_found_out(posing: Pose) -> None:
     vm = Machine(posing(["tcg"], tcg=DIE).path, accel="best")
     with pytest.raises(LaunchError, match=r"cannot tell what .* it breaks"):
         vm.launch()
     assert vm.reason is Reason.LAUNCH_ERROR
 
 
-def test_the_deadline(posing: Callable[..., Posing]) -> None:
+def test_the_deadline(posing: Pose) -> None:
     vm = Machine(posing(["tcg"], on_help=HANG).path, accel="best")
-    begin = time.monotonic()
     with pytest.raises(LaunchError, match=r"not up after 0\.5 s: the choice of an accelerator is running"):
         vm.launch(timeout=0.5)
-    assert time.monotonic() - begin < 5
     assert (vm.state, vm.reason) == (State.FAILED, Reason.DEADLINE)
 
 
 @pytest.mark.parametrize("call", ["kill", "shutdown"])
-def test_it_is_cancelled(posing: Callable[..., Posing], call: str) -> None:
+def test_it_is_cancelled(posing: Pose, call: str) -> None:
     fake = posing(["tcg"], on_help=HANG)
     vm = Machine(fake.path, accel="best")
-    launch = InThread(vm.launch)
+    launch = InThread(vm.launch, timeout=600)
     until(lambda: fake.runs)
-    begin = time.monotonic()
-    getattr(vm, call)()
+    getattr(vm, call)(timeout=600)
     launch.join()
-    assert time.monotonic() - begin < 5
     assert isinstance(launch.error, LaunchError)
     assert f"cancelled by {call}()" in str(launch.error)
     assert vm.state is State.STOPPED
 
 
-def test_one_that_waits_for_another_ones_choice_is_cancelled(
-    posing: Callable[..., Posing], tmp_path: Path
-) -> None:
+def test_one_that_waits_for_another_ones_choice_is_cancelled(posing: Pose, tmp_path: Path) -> None:
     go = tmp_path / "go"
-    fake = posing(["tcg"], on_help=f"while not os.path.exists({str(go)!r}): time.sleep(0.01)")
+    fake = posing(["tcg"], on_help=wait_for(go))
     asking = InThread(capabilities, fake.path)
     until(lambda: fake.runs)
     first = Machine(fake.path, GUEST_ARGS, accel="best")
@@ -125,7 +112,7 @@ def test_one_that_waits_for_another_ones_choice_is_cancelled(
     assert asking.result().best == "tcg"
 
 
-def test_an_interrupt(posing: Callable[..., Posing]) -> None:
+def test_an_interrupt(posing: Pose) -> None:
     fake = posing(["tcg"], on_help=HANG)
     vm = Machine(fake.path, accel="best")
 

@@ -6,12 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.posing import DIE, HALT, HANG, SPIN, STOP, WITHOUT_DEVICE, Posing
+from tests.posing import DIE, HALT, HANG, SPIN, STOP, WITHOUT_DEVICE, Pose, wait_for
 from tests.scripts import run_script
 from tests.waiting import InThread, until
 from vmfsm import (
@@ -26,11 +25,6 @@ from vmfsm import (
 )
 
 pytestmark = pytest.mark.usefixtures("qemu")
-
-
-@pytest.fixture
-def posing(tmp_path: Path) -> Callable[..., Posing]:
-    return lambda names, **behaviours: Posing(tmp_path, names, **behaviours)
 
 
 # -- real ones ----------------------------------------------------------------------------------------------
@@ -103,7 +97,7 @@ BROKEN = {
 
 @pytest.mark.parametrize(("behaviour", "why"), BROKEN.values(), ids=BROKEN)
 def test_an_accelerator_that_does_not_work(
-    posing: Callable[..., Posing], monkeypatch: pytest.MonkeyPatch, behaviour: str | None, why: str
+    posing: Pose, monkeypatch: pytest.MonkeyPatch, behaviour: str | None, why: str
 ) -> None:
     monkeypatch.setattr(accelerators, "LIMIT", 10.0 if behaviour == SPIN else 1.0)
     fake = posing(["odd", "tcg"], **({} if behaviour is None else {"odd": behaviour}))
@@ -112,13 +106,13 @@ def test_an_accelerator_that_does_not_work(
     assert re.search(why, found.refused["odd"]), found.refused
 
 
-def test_a_guest_that_spins_costs_no_more_than_its_processor_time(posing: Callable[..., Posing]) -> None:
+def test_a_guest_that_spins_costs_no_more_than_its_processor_time(posing: Pose) -> None:
     spinning = HALT.replace('"\\xf4" * 65536', '"\\xeb\\xfe" * 32768')  # it jumps to where it is
     found = capabilities(posing(["odd", "tcg"], odd=spinning).path)
     assert found.refused["odd"] == "its guest gets nowhere in 2 s of processor time"
 
 
-def test_the_hardwares_come_first(posing: Callable[..., Posing]) -> None:
+def test_the_hardwares_come_first(posing: Pose) -> None:
     fake = posing(["tcg", "qtest", "odd", "hvf", "kvm"], odd="pass", hvf="pass", kvm=DIE)
     found = capabilities(fake.path)
     assert found.accelerators == ("hvf", "odd", "tcg")
@@ -159,14 +153,14 @@ def test_what_is_no_qemu(binary: str, why: str) -> None:
     assert binary in str(caught.value)
 
 
-def test_one_that_hangs(posing: Callable[..., Posing]) -> None:
+def test_one_that_hangs(posing: Pose) -> None:
     fake = posing(["tcg"], on_help=HANG)
     with pytest.raises(LaunchError, match=r"timed out after 0\.5 s") as caught:
         capabilities(fake.path, timeout=0.5)
     assert isinstance(caught.value.__cause__, MachineTimeout)
 
 
-def test_garbage(posing: Callable[..., Posing]) -> None:
+def test_garbage(posing: Pose) -> None:
     fake = posing(["tcg"], on_help="print('\\x1b[2J garbage'); sys.exit(3)")
     with pytest.raises(LaunchError, match="garbage") as caught:
         capabilities(fake.path)
@@ -174,7 +168,7 @@ def test_garbage(posing: Callable[..., Posing]) -> None:
     assert (caught.value.exit_status, "garbage" in caught.value.output) == (3, True)
 
 
-def test_one_whose_monitor_breaks(posing: Callable[..., Posing]) -> None:
+def test_one_whose_monitor_breaks(posing: Pose) -> None:
     with pytest.raises(LaunchError, match="it breaks"):
         capabilities(posing(["tcg"], tcg=DIE).path)
 
@@ -192,7 +186,7 @@ def test_on_the_io_thread(qemu: str) -> None:
 # -- asked once ---------------------------------------------------------------------------------------------
 
 
-def test_it_is_asked_once(posing: Callable[..., Posing], tmp_path: Path) -> None:
+def test_it_is_asked_once(posing: Pose, tmp_path: Path) -> None:
     fake = posing(["tcg"])
     found = capabilities(fake.path)
     runs = fake.runs
@@ -203,14 +197,14 @@ def test_it_is_asked_once(posing: Callable[..., Posing], tmp_path: Path) -> None
     assert fake.runs == runs
 
 
-def test_threads_ask_once(posing: Callable[..., Posing]) -> None:
+def test_threads_ask_once(posing: Pose) -> None:
     fake = posing(["tcg"])
     found = {id(thread.result()) for thread in [InThread(capabilities, fake.path) for _ in range(8)]}
     assert len(found) == 1
     assert fake.runs.count("-accel help") == 1
 
 
-def test_a_replaced_binary_is_asked_again(posing: Callable[..., Posing]) -> None:
+def test_a_replaced_binary_is_asked_again(posing: Pose) -> None:
     fake = posing(["tcg"])
     assert capabilities(fake.path).best == "tcg"
     fake.write(["kvm", "tcg"], kvm="pass")
@@ -218,7 +212,7 @@ def test_a_replaced_binary_is_asked_again(posing: Callable[..., Posing]) -> None
 
 
 def test_other_permissions_are_asked_again(
-    posing: Callable[..., Posing], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    posing: Pose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     kvm = tmp_path / "kvm"
     monkeypatch.setattr(capability, "KVM", str(kvm))
@@ -232,7 +226,7 @@ def test_other_permissions_are_asked_again(
     assert found[0] == found[1] == found[2]
 
 
-def test_a_failure_is_not_remembered(posing: Callable[..., Posing], tmp_path: Path) -> None:
+def test_a_failure_is_not_remembered(posing: Pose, tmp_path: Path) -> None:
     works = tmp_path / "works"
     fake = posing(["tcg"], on_help=f"os.path.exists({str(works)!r}) or sys.exit(1)")
     for _ in range(2):
@@ -243,11 +237,9 @@ def test_a_failure_is_not_remembered(posing: Callable[..., Posing], tmp_path: Pa
     assert fake.runs.count("-accel help") == 3
 
 
-def test_who_waits_for_another_ones_answer_has_a_deadline_of_its_own(
-    posing: Callable[..., Posing], tmp_path: Path
-) -> None:
+def test_who_waits_for_another_ones_answer_has_a_deadline_of_its_own(posing: Pose, tmp_path: Path) -> None:
     go = tmp_path / "go"
-    fake = posing(["tcg"], on_help=f"while not os.path.exists({str(go)!r}): time.sleep(0.01)")
+    fake = posing(["tcg"], on_help=wait_for(go))
     first = InThread(capabilities, fake.path)
     until(lambda: fake.runs)
     with pytest.raises(LaunchError, match="another thread"):
@@ -256,11 +248,9 @@ def test_who_waits_for_another_ones_answer_has_a_deadline_of_its_own(
     assert first.result().best == "tcg"
 
 
-def test_a_waiter_asks_when_the_one_it_waited_for_had_no_time(
-    posing: Callable[..., Posing], tmp_path: Path
-) -> None:
+def test_a_waiter_asks_when_the_one_it_waited_for_had_no_time(posing: Pose, tmp_path: Path) -> None:
     go = tmp_path / "go"
-    fake = posing(["tcg"], on_help=f"while not os.path.exists({str(go)!r}): time.sleep(0.01)")
+    fake = posing(["tcg"], on_help=wait_for(go))
     first = InThread(capabilities, fake.path, timeout=1)
     until(lambda: fake.runs)
     second = InThread(capabilities, fake.path)
@@ -312,7 +302,7 @@ def test_third_party_plugins_take_no_part(tmp_path: Path) -> None:
     assert (ran.stdout, ran.stderr) == ("x86_64\n", "")
 
 
-def test_exit_statuses_that_cannot_be_had(posing: Callable[..., Posing]) -> None:
+def test_exit_statuses_that_cannot_be_had(posing: Pose) -> None:
     binary = posing(["tcg"]).path
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:

@@ -5,6 +5,7 @@ The floor is the same machine, owned by nobody: with no mark, no entry in the re
 
 import time
 from collections.abc import Mapping
+from unittest import mock
 
 from vmfsm import Machine
 from vmfsm.ownership import Owned, Ownership
@@ -33,9 +34,5 @@ def _cycle_of_nobody() -> Mapping[str, float]:
     def own_nothing(self: Ownership, name: str, directory: str) -> Owned:
         return Owned("", None)
 
-    own = Ownership.own
-    Ownership.own = own_nothing  # type: ignore[method-assign]
-    try:
+    with mock.patch.object(Ownership, "own", own_nothing):
         return _cycle()
-    finally:
-        Ownership.own = own  # type: ignore[method-assign]

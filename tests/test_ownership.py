@@ -19,7 +19,7 @@ import pytest
 
 from tests.conftest import MakeMachine
 from tests.waiting import InThread, is_alive, until
-from vmfsm import Machine, State, proc, registry
+from vmfsm import Machine, proc, registry
 from vmfsm.registry import Status
 
 SEEDS = int(os.environ.get("VMFSM_TEST_SEEDS", "15"))
@@ -238,14 +238,12 @@ def test_at_any_moment_of_a_launch(harness: MakeHarness, seed: int) -> None:
     one.assert_nothing_is_left()
 
 
-def test_what_a_thread_launched_that_ended_lives_on(bare: MakeMachine) -> None:
-    vm = bare()
-    InThread(vm.launch).join()
-    assert threading.active_count() > 0
-    assert vm.state is State.RUNNING
-    assert vm.pid is not None
-    assert is_alive(vm.pid)
-    vm.shutdown()
+def test_what_a_thread_launched_that_ended_lives_on(qemu: str) -> None:
+    """A parent-death signal is sent when the kernel has done with the thread: what answers then got none."""
+    with Machine(qemu, ["-M", "none", "-nodefaults"]) as vm:
+        thread = InThread(lambda: (vm.launch(), threading.get_native_id())[1]).result()
+        until(lambda: not os.path.exists(f"/proc/self/task/{thread}"))
+        assert "status" in vm.qmp.execute("query-status")
 
 
 def watchdogs(harness: Harness) -> list[int]:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 
@@ -19,6 +20,13 @@ pytest_plugins = [
 ]
 
 BUILT_IN = ("console", "fdpass", "logs", "migration", "qmp", "snapshots")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts() -> None:
+    """Ctrl-C is heard: a shell has what it runs in the background ignore it, and every child of that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -412,6 +412,11 @@ def test_the_next_harness_removes_them(orphans: Harness, harness: MakeHarness, d
     )
 
 
+def test_a_harness_that_dies_young_removes_them(orphans: Harness, harness: MakeHarness) -> None:
+    harness(UP + "os._exit(0)").await_up()
+    orphans.assert_nothing_is_left()
+
+
 def forged(
     changes: dict[str, Any],
     *,

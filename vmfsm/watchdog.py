@@ -29,6 +29,8 @@ NAME = "vmfsm-watchdog"
 
 _TRIES = 100
 """How often it is tried to clean up, a tenth of a second apart."""
+_SWEEP = 30.0
+"""Seconds that a sweep may take longer than the harness lived."""
 
 
 def main(harness_pid: int, harness_start_time: int, registry_path: str, token: str) -> None:
@@ -41,19 +43,28 @@ def main(harness_pid: int, harness_start_time: int, registry_path: str, token: s
     with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as file:
         file.write(NAME)
     os.chdir("/")
+    sweeping = threading.Thread(target=_sweep, args=(registry_path,), daemon=True)
     harness = proc.Identity(harness_pid, harness_start_time)
     with contextlib.suppress(ProcessLookupError):  # it has ended already; nothing else may pass for that
         pidfd = os.pidfd_open(harness_pid)
         if harness.is_alive:
             # Beside, since it may take long, and this harness may end at any moment.
-            with contextlib.suppress(RuntimeError):  # the system has no thread left
-                threading.Thread(target=_sweep, args=(registry_path,), daemon=True).start()
+            _start(sweeping)
             proc.wait_for_end(pidfd)
     for _ in range(_TRIES):
         with contextlib.suppress(OSError):  # the system has no descriptors or memory left, say
             registry.bury(registry_path, harness, token)
             break
         time.sleep(0.1)
+    if sweeping.ident is None:
+        _start(sweeping)
+    if sweeping.ident is not None:
+        sweeping.join(_SWEEP)
+
+
+def _start(thread: threading.Thread) -> None:
+    with contextlib.suppress(RuntimeError):  # the system has no thread left
+        thread.start()
 
 
 def _sweep(registry_path: str) -> None:

@@ -34,6 +34,10 @@ from vmfsm import (
 )
 from vmfsm.caller import GRACE
 
+LATE = 3.0
+"""Seconds for a launch that something then holds up: it gets to its hooks by then on a busy machine, too."""
+SLACK = 10.0
+"""Seconds beside a bound that a busy machine may take."""
 SET_UP = ("pre_launch", "post_launch")
 CLEAN_UP = ("early_cleanup", "post_shutdown")
 KINDS = pytest.mark.parametrize("kind", [Plain, Async])
@@ -100,12 +104,12 @@ def test_set_up_is_late(bare: MakeMachine, hook: str) -> None:
     machine = bare(*three(journal, Async, **{hook: endless}))
     begin = time.monotonic()
     with pytest.raises(LaunchError) as caught:
-        machine.launch(timeout=1)
-    assert 1 <= time.monotonic() - begin < 1 + GRACE
+        machine.launch(timeout=LATE)
+    assert LATE <= time.monotonic() - begin < LATE + GRACE + SLACK
     assert (machine.state, machine.reason) == (State.FAILED, Reason.DEADLINE)
     timeout = caught.value.__cause__
     assert isinstance(timeout, MachineTimeout)
-    assert (timeout.operation, timeout.timeout, timeout.state) == ("launch", 1, State.LAUNCHING)
+    assert (timeout.operation, timeout.timeout, timeout.state) == ("launch", LATE, State.LAUNCHING)
     assert f"{hook} of plugin 'b' is running" in str(caught.value), "it says what it was held up by"
     assert endless.cancelled.is_set()
     assert_set_up_stopped(journal, hook)
@@ -117,15 +121,15 @@ def test_a_late_plain_hook_is_waited_for_but_qemu_is_killed_on_time(bare: MakeMa
     journal, blocked = Journal(), Blocked()
     machine = bare(*three(journal, Plain, **{hook: blocked}))
     with released(blocked):
-        launching = InThread(machine.launch, timeout=1)
+        launching = InThread(machine.launch, timeout=LATE)
         assert blocked.began.wait(30)
         pid = machine.pid
         assert (pid is not None) == (hook == "post_launch")
         begin = time.monotonic()
         if pid is not None:
             until(lambda: machine.pid is None)
-            assert time.monotonic() - begin < 1 + GRACE
-        time.sleep(max(0.0, begin + 1.2 - time.monotonic()))
+            assert time.monotonic() - begin < LATE + GRACE + SLACK
+        time.sleep(max(0.0, begin + LATE + 0.2 - time.monotonic()))
         assert not launching.over, "its thread is in the hook"
         assert journal.of("early_cleanup") == "", "each hook has finished before the next begins"
         blocked.go.set()
@@ -213,7 +217,7 @@ def test_clean_up_is_late(bare: MakeMachine, hook: str) -> None:
     begin = time.monotonic()
     with pytest.raises(PluginError) as caught:
         machine.shutdown(timeout=2)
-    assert 2 <= time.monotonic() - begin < 2 + GRACE
+    assert 2 <= time.monotonic() - begin < 2 + GRACE + SLACK
     timeout = caught.value.__cause__
     assert isinstance(timeout, MachineTimeout)
     assert timeout.operation == f"{hook} of plugin 'b'"
@@ -294,7 +298,7 @@ def test_a_slow_plain_hook_does_not_cost_a_healthy_qemu_its_life(bare: MakeMachi
     machine = bare(*three(Journal(), early_cleanup=lambda machine: release.wait(1.8))).launch()
     begin = time.monotonic()
     machine.shutdown(timeout=2)
-    assert 1.8 <= time.monotonic() - begin < 2 + GRACE
+    assert 1.8 <= time.monotonic() - begin < 2 + GRACE + SLACK
     assert (machine.state, machine.reason) == (State.STOPPED, Reason.REQUESTED)
 
 
@@ -330,7 +334,7 @@ def test_what_blocks_the_io_thread_keeps_nobody_else_waiting(bare: MakeMachine) 
         begin = time.monotonic()
         with pytest.raises(MachineTimeout) as caught:
             other.run(nothing(), timeout=0.2, operation="nothing")
-        assert 0.2 <= time.monotonic() - begin < 0.2 + GRACE + 1
+        assert 0.2 <= time.monotonic() - begin < 0.2 + GRACE + SLACK
         assert (caught.value.operation, caught.value.timeout) == ("nothing", 0.2)
         assert not blocking.over
     finally:

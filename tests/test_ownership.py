@@ -707,6 +707,16 @@ def test_a_file_that_is_damaged(qemu: str, text: str) -> None:
     assert not os.path.exists(file)
 
 
+def test_a_fifo_in_the_place_of_a_file(qemu: str) -> None:
+    file = forged({})
+    os.unlink(file)
+    os.mkfifo(file)
+    asking = InThread(registry.machines).join(30)
+    assert [entry for entry in asking.result() if entry.file == file] == []
+    InThread(registry.clean_up).join(30).result()
+    assert not os.path.exists(file)
+
+
 def test_a_registry_that_others_can_write_is_not_used(
     harness: MakeHarness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -350,10 +350,18 @@ def _await_unlocked(file: str) -> None:
         time.sleep(_PAUSE)
 
 
+def _without_waiting(file: str, flags: int) -> int:
+    """As where somebody has put a FIFO."""
+    return os.open(file, flags | os.O_NONBLOCK)
+
+
 def _read(file: str) -> Iterator[Entry]:
     """Its entries. Lines that are none (the last one may be half written) are left out."""
     present: dict[str, Entry] = {}
-    with contextlib.suppress(OSError), open(file, encoding="utf-8", errors="surrogateescape") as lines:
+    with (
+        contextlib.suppress(OSError),
+        open(file, encoding="utf-8", errors="surrogateescape", opener=_without_waiting) as lines,
+    ):
         for line in lines:
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 fields = json.loads(line)

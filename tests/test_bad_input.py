@@ -356,6 +356,9 @@ class Bytes(os.PathLike[bytes]):
     def __fspath__(self) -> bytes:
         return b"bytes"
 
+    def __repr__(self) -> str:
+        return "Bytes()"
+
 
 @pytest.mark.parametrize("value", ["", "a\0b", b"bytes", 3, None, Bytes()], ids=repr)
 def test_what_is_no_path(value: object) -> None:

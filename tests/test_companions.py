@@ -230,7 +230,7 @@ def test_never_ready(bare: MakeMachine) -> None:
         (
             ("no-such-program",),
             None,
-            "could not be started: FileNotFoundError: no executable 'no-such-program'",
+            "could not be started: FileNotFoundError: [Errno 2] no executable in the search path",
         ),
         (SLEEP, lambda: 1 / 0, "cannot say whether it is ready: ZeroDivisionError"),
     ],

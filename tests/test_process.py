@@ -5,6 +5,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
+from errno import ENOENT
 from pathlib import Path
 
 import pytest
@@ -100,10 +101,14 @@ class TestBinary:
     @pytest.mark.parametrize("wrapper", [(), ("env",)])
     def test_missing_is_said_whether_or_not_it_is_wrapped(self, wrapper: tuple[str, ...]) -> None:
         vm = process("no-such-qemu", wrapper=wrapper)
-        with pytest.raises(LaunchError, match="no executable 'no-such-qemu' in the search path"):
+        with pytest.raises(
+            LaunchError, match=r"no executable in the search path .*: 'no-such-qemu'"
+        ) as caught:
             vm.launch()
         assert (vm.state, vm.reason) == (State.FAILED, Reason.LAUNCH_ERROR)
         assert vm.exit_status is None
+        assert isinstance(caught.value.__cause__, FileNotFoundError)
+        assert (caught.value.__cause__.errno, caught.value.__cause__.filename) == (ENOENT, "no-such-qemu")
 
     def test_missing_in_a_directory(self, tmp_path: Path) -> None:
         with pytest.raises(LaunchError, match="no such file"):
@@ -127,7 +132,7 @@ class TestBinary:
         assert not (tmp_path / "ran").exists()
 
     def test_missing_wrapper(self, bare: MakeMachine) -> None:
-        with pytest.raises(LaunchError, match="no executable 'no-such-wrapper'"):
+        with pytest.raises(LaunchError, match=r"no executable in .*: 'no-such-wrapper'"):
             bare(wrapper=["no-such-wrapper"]).launch()
 
 

@@ -30,12 +30,14 @@ def find_binary(name: str, path: str | None) -> str:
     if found is not None:
         return os.path.abspath(found)
     if not os.path.dirname(name):
-        raise FileNotFoundError(f"no executable {name!r} in the search path {path or os.defpath!r}")
+        raise FileNotFoundError(
+            errno.ENOENT, f"no executable in the search path {path or os.defpath!r}", name
+        )
     if not os.path.exists(name):
-        raise FileNotFoundError(f"no such file: {name}")
+        raise FileNotFoundError(errno.ENOENT, "no such file", name)
     if os.path.isdir(name):
-        raise IsADirectoryError(f"cannot run {name}: it is a directory")
-    raise PermissionError(f"cannot run {name}: it is not executable")
+        raise IsADirectoryError(errno.EISDIR, "it is a directory", name)
+    raise PermissionError(errno.EACCES, "it is not executable", name)
 
 
 def environment(differences: Mapping[str, str | None]) -> dict[str, str]:

@@ -478,3 +478,40 @@ def test_twice_at_random(bare: MakeMachine, seed: int) -> None:
         vm.shutdown()
     shut_down(vm, *interrupts)
     check(vm, bystander, *interrupts)
+
+
+class Traced:
+    """The functions that run in this thread, with their modules' names."""
+
+    def __init__(self) -> None:
+        self.functions: set[tuple[str, str]] = set()
+
+    def _trace(self, frame: FrameType, event: str, arg: object) -> None:
+        self.functions.add((frame.f_globals.get("__name__", ""), frame.f_code.co_name))
+
+    def __enter__(self) -> Self:
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+
+def test_nothing_runs_in_the_callers_thread_that_keeps_exceptions_to_itself(qemu: str) -> None:
+    """asyncio ignores an OSError as it wakes a loop; Python, what is raised in a weak set's callback."""
+    vm = Machine(qemu, ["-M", "none", "-nodefaults"])
+    with vm.launch(), Traced() as traced:
+        for _ in range(20):
+            vm.qmp.execute("query-name")
+            with suppress(MachineTimeout):
+                vm.qmp.wait_event("STOP", timeout=0)
+            with suppress(MachineTimeout):
+                vm.console.expect("nothing", timeout=0)
+            with suppress(MachineTimeout):
+                vm.wait(0)
+        vm.shutdown()
+        vm.launch()
+        vm.kill()
+    assert ("vmfsm.iothread", "post") in traced.functions
+    assert not [module for module, _ in traced.functions if module.startswith("asyncio")]
+    assert ("_weakrefset", "_remove") not in traced.functions

@@ -107,17 +107,18 @@ class Calls:
     ) -> Outcome:
         """Have `coroutine` run on the I/O thread and wait for it, in any other thread."""
         inbox: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-        call = Call(
-            self,
-            coroutine,
-            deadline,
-            operation,
-            inbox.put,
-            of_guest=of_guest,
-            needs_qemu=needs_qemu,
-            at_once=at_once,
-        )
+        call: Call | None = None
         try:
+            call = Call(
+                self,
+                coroutine,
+                deadline,
+                operation,
+                inbox.put,
+                of_guest=of_guest,
+                needs_qemu=needs_qemu,
+                at_once=at_once,
+            )
             self.io.post(call.start)
             while True:
                 remaining = deadline.remaining()
@@ -128,7 +129,7 @@ class Calls:
                         self.io.post(call.abandon)
                         return Outcome(call.timeout(), None)
         except BaseException:
-            self.io.post(call.abandon)
+            self.io.post(coroutine.close if call is None else call.abandon)
             raise
 
     async def run_in_loop(
@@ -251,10 +252,11 @@ class Call:
     def abandon(self) -> None:
         """Nobody waits any more."""
         self._delivered = True
-        if self._task is None:
+        task, self._task = self._task, None
+        if task is None:
             self._coroutine.close()
         else:
-            self._task.cancel()
+            task.cancel()
         self._forget()
 
     def timeout(self) -> MachineTimeout:
@@ -278,6 +280,9 @@ class Call:
             self.stop(self.timeout())
 
     def _done(self, task: "asyncio.Task[tuple[BaseException | None, object]]") -> None:
+        # The caller's thread is not to be the last that has it: Python ignores what a signal handler raises
+        # while weak references to it are seen to.
+        self._task = None
         error: BaseException | None
         if task.cancelled():
             self._coroutine.close()  # it may not have begun

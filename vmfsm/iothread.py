@@ -5,10 +5,14 @@ here and nowhere else, so two walks can never interleave.
 """
 
 import asyncio
+import contextlib
+import contextvars
 import logging
+import os
 import selectors
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -52,12 +56,18 @@ class IOThread:
     def __init__(self) -> None:
         self.loop = _make_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._posted: deque[tuple[contextvars.Context, Callable[..., object], tuple[object, ...]]] = deque()
         self.thread = threading.Thread(target=self._serve, name="vmfsm-io", daemon=True)
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.loop.close)
+            self._wake_up, self._wake = os.pipe()
+            undo.callback(os.close, self._wake)
+            undo.callback(os.close, self._wake_up)
+            for end in (self._wake_up, self._wake):
+                os.set_blocking(end, False)
+            self.loop.add_reader(self._wake_up, self._run_posted)
             self.thread.start()
-        except BaseException:
-            self.loop.close()
-            raise
+            undo.pop_all()
 
     @classmethod
     def get(cls) -> "IOThread":
@@ -82,7 +92,22 @@ class IOThread:
 
     def post(self, function: Callable[..., object], *args: object) -> None:
         """Have `function(*args)` called on the thread, in the order of the posts."""
-        self.loop.call_soon_threadsafe(function, *args)
+        # Not by `call_soon_threadsafe`, which keeps every OSError to itself: also that of a signal handler, a
+        # TimeoutError, say, that is for the caller.
+        self._posted.append((contextvars.copy_context(), function, args))
+        with contextlib.suppress(BlockingIOError):  # so much was posted that it will be awake
+            os.write(self._wake, b"\0")
+
+    def _run_posted(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # as after an exception, below
+            os.read(self._wake_up, 4096)
+        try:
+            while self._posted:
+                context, function, args = self._posted.popleft()
+                context.run(function, *args)
+        finally:
+            if self._posted:
+                self.loop.call_soon(self._run_posted)
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run `coroutine` as a task and keep it alive until it ends. On the thread only."""

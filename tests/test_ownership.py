@@ -337,6 +337,43 @@ def test_a_process_that_is_being_forked_when_the_harness_dies(harness: MakeHarne
     one.assert_nothing_is_left()
 
 
+EXECUTING = """
+import ctypes, struct
+from vmfsm import registry
+vm.launch()
+(entry,) = [entry for entry in registry.machines() if entry.harness.pid == os.getpid()]
+harness = os.getpid()
+if os.fork() == 0:
+    os.closerange(3, 1000)
+    # As execve(2) leaves a process for a moment, which may be long on a busy machine: no arguments and no
+    # environment. prctl(2), PR_SET_MM_MAP; proc_pid_stat(5).
+    field = [None, None, None, *map(int, open("/proc/self/stat").read().rpartition(")")[2].split()[1:])]
+    field[:0] = [None]
+    libc = ctypes.CDLL(None)
+    libc.sbrk.restype = ctypes.c_void_p
+    layout = struct.pack(
+        "12Q2I", *field[26:28], *field[45:48], libc.sbrk(0), field[28], *2 * [field[48]], *2 * [field[50]],
+        0, 0, 2**32 - 1)
+    libc.prctl(35, 14, layout, ctypes.c_ulong(len(layout)), 0)
+    assert not open("/proc/self/environ").read()
+    print(os.getpid(), flush=True)
+    while os.getppid() == harness:
+        time.sleep(0.001)
+    time.sleep(0.3)
+    os.execvpe("sleep", ["sleep", "1000"], {**os.environ, registry.MARK: entry.mark})
+time.sleep(1000)
+"""
+
+
+def test_a_process_that_executes_its_program_when_the_harness_dies(harness: MakeHarness) -> None:
+    one = harness(EXECUTING)
+    assert one.process.stdout is not None
+    pid = int(one.process.stdout.readline())
+    one.kill()
+    until(lambda: not is_alive(pid))
+    one.assert_nothing_is_left()
+
+
 # -- the registry -------------------------------------------------------------------------------------------
 
 

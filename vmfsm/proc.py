@@ -5,6 +5,7 @@ is imported but the standard library: the watchdog starts fast.
 """
 
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -13,6 +14,8 @@ from typing import NamedTuple
 
 _HOSTS_USERS = 0xEFFFFFFD
 """The number of the first user namespace is a constant, `PROC_USER_INIT_INO` of Linux."""
+_PF_KTHREAD = 0x00200000
+"""Of Linux, among the flags of a process."""
 
 
 class Identity(NamedTuple):
@@ -79,19 +82,30 @@ def user_namespace() -> int | None:
     return None if number == _HOSTS_USERS else number
 
 
-class Process(NamedTuple):
+class Process:
     """A process that lives, as `proc(5)` shows it."""
 
-    identity: Identity
-    session: int
+    def __init__(self, identity: Identity, session: int, *, is_kernels: bool) -> None:
+        self.identity = identity
+        self.session = session
+        self._is_kernels = is_kernels
+
+    @functools.cached_property
+    def _environ(self) -> bytes:
+        return _read(self.identity.pid, "environ")
 
     def environment(self, name: str) -> str | None:
         """What the variable was when it was started; `None` where there was none, or it can't be had."""
         start = f"{name}=".encode()
-        for variable in _read(self.identity.pid, "environ").split(b"\0"):
+        for variable in self._environ.split(b"\0"):
             if variable.startswith(start):
                 return variable.removeprefix(start).decode("utf-8", "surrogateescape")
         return None
+
+    @property
+    def is_executing(self) -> bool:
+        """It is between two programs, execve(2): for a moment nobody sees the environment it will have."""
+        return not (self._is_kernels or self._environ or _read(self.identity.pid, "cmdline"))
 
 
 def living() -> Iterator[Process]:
@@ -102,7 +116,8 @@ def living() -> Iterator[Process]:
     for name in os.listdir("/proc"):
         stat = _stat(int(name)) if name.isdecimal() else None
         if stat is not None and stat.is_alive:
-            yield Process(Identity(int(name), stat.start_time), stat.session)
+            identity = Identity(int(name), stat.start_time)
+            yield Process(identity, stat.session, is_kernels=bool(stat.flags & _PF_KTHREAD))
 
 
 def wait_for_end(pidfd: int) -> None:
@@ -115,6 +130,7 @@ def wait_for_end(pidfd: int) -> None:
 class _Stat(NamedTuple):
     state: str
     session: int
+    flags: int
     threads: int
     start_time: int
 
@@ -127,7 +143,7 @@ def _stat(pid: int) -> _Stat | None:
     fields = _read(pid, "stat").rpartition(b") ")[2].split()
     if len(fields) < 20:
         return None
-    return _Stat(fields[0].decode(), int(fields[3]), int(fields[17]), int(fields[19]))
+    return _Stat(fields[0].decode(), *(int(fields[number]) for number in (3, 6, 17, 19)))
 
 
 def _read(pid: int, name: str) -> bytes:

@@ -23,7 +23,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from . import proc
@@ -166,8 +166,9 @@ def bury(path: str, harness: proc.Identity, token: str) -> None:
     """
     file = _file(path, proc.boot_id(), proc.pid_namespace(), harness, token)
     entries = list(_read(file))
+    is_forking = _is_locked(file)  # by a child that was forked, and has not executed its program yet
     is_done = _kill(entries, prefix=f"{token}-")
-    if _is_locked(file):  # by a child that was forked, and has not executed its program yet
+    if is_forking:
         _await_unlocked(file)
         is_done = _kill(entries, prefix=f"{token}-")
     if is_done:
@@ -180,13 +181,14 @@ def kill_marked(mark: str) -> None:
     Waits until it is gone; mostly there is nothing.
     """
     killed: set[int] = set()
+    search = _Search(lambda process: process.environment(MARK) == mark)
     latest = time.monotonic() + _PATIENCE
     while time.monotonic() < latest:
-        found = {one.identity for one in proc.living() if one.environment(MARK) == mark}
+        found = search.processes()
         for process in found:
             process.kill()
         killed = {pid for pid in killed | {process.pid for process in found} if _is_unreaped(pid)}
-        if not found and not killed:
+        if not found and not killed and not search.unknown:
             return
         time.sleep(_PAUSE)
 
@@ -398,7 +400,7 @@ def _status(entry: Entry) -> Status:
         return Status.FOREIGN
     if proc.Identity(*entry.harness[:2]).is_alive:
         return Status.LIVE
-    return Status.ORPHANED if _processes([entry], _sessions([entry])) else Status.STALE
+    return Status.ORPHANED if _search([entry], _sessions([entry])).processes() else Status.STALE
 
 
 def _is_orphan(entry: Entry) -> bool:
@@ -417,10 +419,31 @@ def _sessions(entries: list[Entry]) -> dict[int, proc.Identity]:
     return {leader.pid: leader for leader in leaders if proc.identify(leader.pid) == leader}
 
 
-def _processes(
-    entries: list[Entry], sessions: dict[int, proc.Identity], prefix: str | None = None
-) -> set[proc.Identity]:
-    """The living processes of these: by their environment, and by their sessions."""
+class _Search:
+    """For living processes, again and again.
+
+    :param is_one: whether it is looked for.
+    """
+
+    def __init__(self, is_one: Callable[[proc.Process], bool]) -> None:
+        self.unknown: set[proc.Identity] | None = None
+        """Those that could not be told from others yet, since they were executing a program all the time."""
+        self._is_one = is_one
+
+    def processes(self) -> set[proc.Identity]:
+        """Those that there are now."""
+        found, executing = set(), set()
+        for process in proc.living():
+            if self._is_one(process):
+                found.add(process.identity)
+            elif process.is_executing:
+                executing.add(process.identity)
+        self.unknown = executing if self.unknown is None else self.unknown & executing
+        return found
+
+
+def _search(entries: list[Entry], sessions: dict[int, proc.Identity], prefix: str | None = None) -> _Search:
+    """For the processes of these: by their environment, and by their sessions."""
     marks = {entry.mark for entry in entries}
 
     def is_one(process: proc.Process) -> bool:
@@ -431,7 +454,7 @@ def _processes(
         mark = process.environment(MARK)
         return mark is not None and (mark in marks or (prefix is not None and mark.startswith(prefix)))
 
-    return {process.identity for process in proc.living() if is_one(process)}
+    return _Search(is_one)
 
 
 def _kill(entries: list[Entry], prefix: str | None = None) -> bool:
@@ -440,14 +463,14 @@ def _kill(entries: list[Entry], prefix: str | None = None) -> bool:
     if not entries and prefix is None:
         return True
     quiet = 0
-    sessions = _sessions(entries)  # before their leaders are killed
+    search = _search(entries, _sessions(entries), prefix)  # before the sessions' leaders are killed
     latest = time.monotonic() + _PATIENCE
     while time.monotonic() < latest:
-        found = _processes(entries, sessions, prefix)
-        quiet = 0 if found else quiet + 1
+        found = search.processes()
+        quiet = 0 if found or search.unknown else quiet + 1
         if quiet == _QUIET:
             return True
         for process in found:
             process.kill()
         time.sleep(_PAUSE)
-    return False
+    return not found

@@ -22,7 +22,8 @@ from vmfsm_plugins.streams.logfile import open_log
 from .bridge import as_file
 from .expect import Expected, Pattern, Search
 from .options import Options
-from .stream import Progress, Stream
+from .sender import Progress
+from .stream import Stream
 
 _LOGGER = logging.getLogger("vmfsm.console")
 _EVIDENCE = 8 * 1024

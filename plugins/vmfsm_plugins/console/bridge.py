@@ -5,32 +5,26 @@ import contextlib
 import io
 import select
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import IO, Any, cast
 
-from vmfsm_plugins.streams.buffer import View
-from vmfsm_plugins.streams.drain import MOST, News
+from vmfsm_plugins.streams.drain import MOST
 
 
 class Bridge:
     """Carries what the console says to a socket, and what is written there to the guest.
 
-    Served from the console's buffer, so a reader can be as slow as it likes: it holds up nobody, and loses
-    what falls out of the buffer before it gets there. On the I/O thread only.
+    A reader can be as slow as it likes: it holds up nobody. On the I/O thread only.
+
+    :param chunks: what the console says, to its end.
+    :param write: gives something to the guest.
     """
 
     def __init__(
-        self,
-        end: socket.socket,
-        view: Callable[[], View],
-        news: News,
-        ended: Callable[[], bool],
-        write: Callable[[bytes], Awaitable[None]],
+        self, end: socket.socket, chunks: AsyncIterator[bytes], write: Callable[[bytes], Awaitable[None]]
     ) -> None:
         self._end = end
-        self._view = view
-        self._news = news
-        self._ended = ended
+        self._chunks = chunks
         self._write = write
         self._loop = asyncio.get_running_loop()
         self.task = self._loop.create_task(self._serve())
@@ -51,25 +45,13 @@ class Bridge:
 
     async def _to_reader(self) -> None:
         """Until the end of the console."""
-        with contextlib.suppress(ConnectionError):
-            await self._carry()
-        while not self._ended():  # the reader is gone, but the guest may not have all that it wrote
-            await self._news.wait()
-
-    async def _carry(self) -> None:
-        position = self._view().start
-        while True:
-            ended = self._ended()
-            view = self._view()
-            position = view.clamp(position)
-            data = view.data(position, MOST)
-            if data:
-                position = view.at_byte(position.byte + len(data))
-                await self._loop.sock_sendall(self._end, data)
-            elif ended:
-                return
-            else:
-                await self._news.wait()
+        gone = False
+        async for data in self._chunks:
+            if not gone:
+                try:
+                    await self._loop.sock_sendall(self._end, data)
+                except ConnectionError:
+                    gone = True  # but the guest may not have all that it wrote
 
     async def _from_reader(self) -> None:
         """Until the reader is gone, and the guest has what it wrote."""

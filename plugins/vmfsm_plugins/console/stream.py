@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from vmfsm_plugins.streams.buffer import Buffer, Position
 from vmfsm_plugins.streams.drain import MOST
@@ -12,16 +12,7 @@ from vmfsm_plugins.streams.logfile import LogFile
 from .bridge import Bridge
 from .expect import Cursor
 from .options import Options
-
-_SLICE = 256 * 1024
-
-
-class Progress:
-    """How much of something was written."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.taken = 0
+from .sender import Progress, Sender
 
 
 class Stream(Intake):
@@ -43,11 +34,11 @@ class Stream(Intake):
         self.origin = origin
         self.bridges: set[asyncio.Task[None]] = set()
         self._record = record
-        self._sending = asyncio.Lock()
-        self._socket, self.other = socket.socketpair()
-        self._socket.setblocking(False)
+        end, self.other = socket.socketpair()
+        end.setblocking(False)
+        self._sender = Sender(end)
         super().__init__(
-            self._socket.fileno(),
+            end.fileno(),
             Buffer(options.buffer, options.encoding, "replace", origin),
             file,
             lambda text: record("console", {"text": text}),
@@ -68,41 +59,33 @@ class Stream(Intake):
 
         :raises OSError: when the console is closed.
         """
-        progress = progress or Progress(len(data))
-        async with self._sending:
-            rest = memoryview(data)
-            while rest:
-                try:
-                    taken = self._socket.send(rest[:_SLICE])
-                except (BlockingIOError, InterruptedError):
-                    await self._until_writable()
-                    continue
-                progress.taken += taken
-                rest = rest[taken:]
-                if rest:
-                    await asyncio.sleep(0)
-
-    async def _until_writable(self) -> None:
-        writable = self.loop.create_future()
-        fd = self._socket.fileno()
-        self.loop.add_writer(fd, lambda: None if writable.done() else writable.set_result(None))
-        try:
-            await writable
-        finally:
-            if self._socket.fileno() == fd:  # else it was closed meanwhile, and the number may be another's
-                self.loop.remove_writer(fd)
+        await self._sender.write(data, progress)
 
     def bridge(self, end: socket.socket) -> None:
         """Connect a socket to it."""
-        bridge = Bridge(end, self.buffer.view, self.news, lambda: self.ended, self.write)
+        bridge = Bridge(end, self._chunks(), self.write)
         self.bridges.add(bridge.task)
         bridge.task.add_done_callback(self.bridges.discard)
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        """What is kept, then what comes; without what falls out of the buffer before it is asked for."""
+        position = self.buffer.view().start
+        while True:
+            ended = self.ended
+            view = self.buffer.view()
+            position = view.clamp(position)
+            data = view.data(position, MOST)
+            if data:
+                position = view.at_byte(position.byte + len(data))
+                yield data
+            elif ended:
+                return
+            else:
+                await self.news.wait()
 
     # -- the end --------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Whatever happened: nothing comes any more, nothing stays open. What came stays readable."""
         super().close()
-        if self._socket.fileno() >= 0:
-            self.loop.remove_writer(self._socket.fileno())
-            self._socket.close()
+        self._sender.close()

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import os
 import threading
+import weakref
 from typing import TYPE_CHECKING
 
 from .perprocess import per_process
@@ -23,10 +24,11 @@ class ExitGuard:
 
     def __init__(self) -> None:
         self._machines: set[Machine] = set()
+        self._spared: weakref.WeakSet[Machine] = weakref.WeakSet()
         self._pid = os.getpid()
         importlib.import_module("concurrent.futures.thread")  # takes its place first: last come, first called
         threading.Thread(target=self._await_main_thread, name="vmfsm-exit", daemon=True).start()
-        atexit.register(self._kill_all)
+        atexit.register(self._kill_all, of_all=True)
         self._come_before_pools()
 
     @classmethod
@@ -40,6 +42,13 @@ class ExitGuard:
     def discard(self, machine: "Machine") -> None:
         """Nothing of this machine is left."""
         self._machines.discard(machine)
+
+    def spare(self, machine: "Machine") -> None:
+        """Let it live until functions that were registered by `atexit` after this guard have been called.
+
+        For code that ends its machines there; what waits for one in another thread keeps the interpreter.
+        """
+        self._spared.add(machine)
 
     @property
     def machines(self) -> "tuple[Machine, ...]":
@@ -57,10 +66,10 @@ class ExitGuard:
         threading.main_thread().join()
         self._kill_all()
 
-    def _kill_all(self) -> None:
+    def _kill_all(self, *, of_all: bool = False) -> None:
         if os.getpid() != self._pid:
             return  # a forked child exits; the machines are its parent's
-        machines = self.machines
+        machines = [machine for machine in self.machines if of_all or machine not in self._spared]
         for machine in machines:
             machine._kill_now()
         for machine in machines:

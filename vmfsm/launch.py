@@ -377,6 +377,7 @@ class Launch:
             output=plan.output,
             on_exit=self._exited,
         )
+        plan.pid = self.process.pid
         owned.has_process(self.process.pid, plan.sockets)
         plan.close_given()
         if self._no_spawn:

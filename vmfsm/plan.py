@@ -37,6 +37,8 @@ class LaunchPlan:
         """Give QEMU every inheritable descriptor of this process, too. For code that relies on that only."""
         self.output: int | None = None
         """A descriptor that becomes QEMU's stdout and stderr; `None`: they are thrown away."""
+        self.pid: int | None = None
+        """QEMU's process id (or that of what wraps it), from when it is started on, and kept afterwards."""
         self.fds: list[int] = []
         self.cleanups: list[tuple[str, Cleanup]] = []
         self.polite: list[tuple[str, Polite, bool]] = []

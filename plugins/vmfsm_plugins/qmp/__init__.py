@@ -3,6 +3,7 @@
 from .aio import AsyncQMP
 from .errors import QMPCommandError, QMPConnectionError
 from .events import Mark
+from .handed import HandedQMP
 from .plugin import QMP
 
-__all__ = ["QMP", "AsyncQMP", "Mark", "QMPCommandError", "QMPConnectionError"]
+__all__ = ["QMP", "AsyncQMP", "HandedQMP", "Mark", "QMPCommandError", "QMPConnectionError"]

@@ -54,8 +54,10 @@ class EventRing:
     def mark(self) -> Mark:
         return Mark(self, self._total)
 
-    def take(self, wanted: Wanted, since: object) -> Event | None:
+    def take(self, wanted: Wanted | None, since: object = None) -> Event | None:
         """The first of the kept events that is wanted, if there is one; it is given then.
+
+        :param wanted: `None`: whatever it is.
 
         :raises ConfigError: for a mark that is none, that fell out, or is from another launch.
         """
@@ -65,7 +67,7 @@ class EventRing:
                     return entry.give()
         return None
 
-    async def wait(self, wanted: Wanted, since: object) -> Event:
+    async def wait(self, wanted: Wanted | None, since: object = None) -> Event:
         """The same, waiting for it."""
         event = self.take(wanted, since)
         if event is not None:
@@ -78,7 +80,7 @@ class EventRing:
         finally:
             self._waits.remove(wait)
 
-    def take_all(self, since: object) -> list[Event]:
+    def take_all(self, since: object = None) -> list[Event]:
         """All events since `since`; they are given then.
 
         :raises ConfigError: as `take`.
@@ -126,14 +128,16 @@ class _Entry:
         self.given = True
         return self.parse()
 
-    def is_wanted(self, wanted: Wanted) -> bool:
+    def is_wanted(self, wanted: Wanted | None) -> bool:
+        if wanted is None:
+            return True
         return any(name == self.name for name, _ in wanted) and _is_wanted(wanted, self.name, self.parse())
 
 
 class _Wait:
     __slots__ = ("found", "wanted")
 
-    def __init__(self, wanted: Wanted, found: "asyncio.Future[_Entry]") -> None:
+    def __init__(self, wanted: Wanted | None, found: "asyncio.Future[_Entry]") -> None:
         self.wanted = wanted
         self.found = found
 
@@ -183,8 +187,8 @@ def describe_wanted(wanted: Wanted) -> str:
     return f"wait_event({names!r})" if len(wanted) == 1 else f"wait_any({names!r})"
 
 
-def _is_wanted(wanted: Wanted, name: str, event: Event) -> bool:
-    return any(name == its_name and matches(event, match) for its_name, match in wanted)
+def _is_wanted(wanted: Wanted | None, name: str, event: Event) -> bool:
+    return wanted is None or any(name == its_name and matches(event, match) for its_name, match in wanted)
 
 
 def matches(value: object, pattern: object) -> bool:

@@ -28,7 +28,7 @@ from .events import Event, Mark, Wanted, check_wanted, describe_wanted
 from .options import check_address, check_boot_loop, check_timeout
 from .request import Request, make_request
 from .session import Session
-from .transport import Address, Transport
+from .transport import Address, Connector, Transport
 
 T = TypeVar("T")
 
@@ -300,10 +300,13 @@ class QMP:
         if not self._enabled:
             return
         transport = Transport(self._configured_address)
-        session = self._session = Session(machine, transport, self._subscribers, self._boot_loop)
+        self._begin(machine, plan, transport)
         plan.defer(transport.close)
         for name, options in (await transport.prepare(plan)).items():
             plan.args += ["-chardev", f"socket,id={name},{options}", "-mon", f"chardev={name},mode=control"]
+
+    def _begin(self, machine: Machine, plan: LaunchPlan, transport: Connector) -> None:
+        session = self._session = Session(machine, transport, self._subscribers, self._boot_loop)
         plan.on_quit(session.press_power_button, guest=True)
         plan.on_quit(session.quit)
         plan.on_exit(session.last_words)

@@ -16,7 +16,7 @@ from .errors import QMPCommandError, QMPConnectionError
 from .events import Event, EventRing
 from .request import Request, make_request
 from .run_state import after_event, after_status
-from .transport import Transport
+from .transport import Connector
 
 _LOGGER = logging.getLogger("vmfsm.qmp")
 
@@ -41,7 +41,7 @@ class Session:
     def __init__(
         self,
         machine: Machine,
-        transport: Transport,
+        transport: Connector,
         subscribers: list[Subscriber],
         boot_loop: Limit | None,
     ) -> None:

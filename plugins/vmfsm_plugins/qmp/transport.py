@@ -11,7 +11,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from vmfsm import LaunchPlan
 from vmfsm_plugins.blocking import in_thread
@@ -27,6 +27,20 @@ _MONITOR = "vmfsm-qmp"
 Address = str | tuple[str, int] | None
 Chardevs = dict[str, str]
 """QEMU's sockets for monitors: the options of the character devices, by id."""
+
+
+class Connector(Protocol):
+    """Where connections to a monitor come from. On the I/O thread only, but for `address`."""
+
+    @property
+    def address(self) -> Address:
+        """Where others can connect to it."""
+
+    async def connect(self) -> socket.socket:
+        """A connected socket, which is the caller's.
+
+        :raises OSError: as the system says.
+        """
 
 
 class Transport:

@@ -1,0 +1,72 @@
+"""A monitor whose sockets are somebody else's, who also says when to connect."""
+
+from typing import Any
+
+from vmfsm import LaunchPlan, Machine, MachineDied, hookimpl
+
+from .events import Event, EventRing, Wanted, describe_wanted
+from .plugin import QMP
+from .request import Request
+from .transport import Connector
+
+
+class HandedQMP(QMP):
+    """`machine.qmp` over connections that are handed to it, for a command line that somebody else writes.
+
+    It adds nothing to QEMU's command line and does not connect at launch: `connect` does. The machine is
+    `running` without it; until then its calls are `TransitionError`s. One object serves one launch.
+
+    :param connector: makes the connection when it is asked, and says where others may connect.
+    """
+
+    def __init__(self, connector: Connector) -> None:
+        super().__init__(boot_loop=None)
+        self._connector = connector
+
+    @hookimpl
+    async def pre_launch(self, machine: Machine, plan: LaunchPlan) -> None:
+        self._begin(machine, plan, self._connector)
+
+    @hookimpl
+    async def post_launch(self, machine: Machine) -> None:
+        """It is connected when told."""
+
+    @property
+    def ring(self) -> EventRing:
+        """The events of the launch.
+
+        :raises TransitionError: before that.
+        """
+        return self._last_session("ring").ring
+
+    def connect(self, timeout: float | None = 30) -> None:
+        """Have the connector connect, and negotiate.
+
+        :raises QMPConnectionError: when QEMU hangs up, or does not speak QMP.
+        """
+        self._run(self._last_session("connect").connect(), timeout, "connect")
+
+    def exchange(self, request: Request, *, fd: int | None = None, timeout: float | None) -> dict[str, Any]:
+        """As `execute_raw` and `execute_with_fd`, for a command that is made already: the whole reply."""
+        return self._run(
+            self._last_session(request.operation).execute_raw(request, fd), timeout, request.operation
+        )
+
+    def next_event(self, wanted: Wanted | None, timeout: float | None) -> Event:
+        """Wait for the first event that is wanted and that nobody was given yet, whatever the guest does.
+
+        :param wanted: `None`: whatever it is.
+        """
+        ring = self.ring
+        operation = "wait for an event" if wanted is None else describe_wanted(wanted)
+        try:
+            return self._run(ring.wait(wanted), timeout, operation)
+        except MachineDied:
+            event = ring.take(wanted)
+            if event is None:
+                raise
+            return event
+
+    def hang_up(self, timeout: float | None = 30) -> None:
+        """Close the connection; QEMU lives on."""
+        self._run(self._last_session("hang_up").close(), timeout, "hang_up")

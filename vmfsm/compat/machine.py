@@ -1,0 +1,323 @@
+"""`QEMUMachine`: the life of a machine, with the old methods called when the old ones were."""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from vmfsm import Deadline
+
+from .commands import Commands
+from .console import Console
+from .console_socket import ConsoleSocket
+from .errors import AbnormalShutdown, QEMUMachineError, VMLaunchFailure
+from .files import open_log, read_log, release_log
+from .monitor import Monitor
+from .process import QEMUProcess
+from .run import Run
+from .transport import Listener, Pair
+
+LOG = logging.getLogger("qemu.machine.machine")
+
+_KILLED = 60.0
+"""Seconds for QEMU to end after SIGKILL; only one stuck in the kernel takes longer than milliseconds."""
+
+
+class QEMUMachine(Commands):
+    """A QEMU virtual machine, launched, stopped and launched again any number of times.
+
+    As a context manager it shuts the machine down at the end; it does not launch it.
+    """
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        super().__init__(*args, **kw)
+        self._popen: subprocess.Popen[bytes] | QEMUProcess | None = None
+        self._launched = False
+        self._user_killed = False
+        self._quit_issued = False
+        self._run: Run | None = None
+        self._qemu_log_path: str | None = None
+        self._qemu_log_file: BinaryIO | None = None
+        self._iolog: str | None = None
+        self._console_socket: ConsoleSocket | None = None
+        self._console_file: socket.SocketIO | None = None
+        self._remove_files: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.shutdown()
+        except Exception as trouble:
+            if error is None:
+                raise
+            error.add_note(f"and with {self._name}: {type(trouble).__name__}: {trouble}")
+
+    # -- what it is -----------------------------------------------------------------------------------------
+
+    def is_running(self) -> bool:
+        """Whether QEMU lives."""
+        return self._popen is not None and self._popen.poll() is None
+
+    def exitcode(self) -> int | None:
+        """QEMU's exit status, or minus the number of a signal; `None` while it lives and before."""
+        return None if self._popen is None else self._popen.poll()
+
+    def get_pid(self) -> int | None:
+        """QEMU's process id (or that of what wraps it) while it lives."""
+        return self._popen.pid if self._popen is not None and self.is_running() else None
+
+    def get_log(self) -> str | None:
+        """What QEMU wrote to stdout and stderr, when the run has been cleaned up after; `None` before."""
+        return self._iolog
+
+    # -- launch ---------------------------------------------------------------------------------------------
+
+    def launch(self) -> None:
+        """Start QEMU and wait until its monitor is there.
+
+        :raises VMLaunchFailure: when that fails; nothing is left then.
+        :raises QEMUMachineError: when it is launched already; nothing has changed.
+        """
+        if self._launched:
+            raise QEMUMachineError("VM already launched")
+        self._popen = self._iolog = None
+        self._qemu_full_args = ()
+        self._quit_issued = self._user_killed = False
+        try:
+            self._launch()
+        except BaseException as error:
+            self._abandon()
+            if not isinstance(error, Exception):
+                raise
+            raise VMLaunchFailure(self.exitcode(), " ".join(self._qemu_full_args), self._iolog) from error
+
+    def _launch(self) -> None:
+        self._pre_launch()
+        LOG.debug("VM launch command: %r", " ".join(self._qemu_full_args))
+        self._run = Run(
+            self._name,
+            self._qemu_full_args,
+            output=1 if self._qemu_log_file is None else self._qemu_log_file.fileno(),
+            log_path=self._qemu_log_path,
+            monitor=self._monitor,
+            plugins=[] if self._console is None else self._console.plugins,
+        )
+        self._popen = self._run.start(self._qmp_timer)
+        self._launched = True
+        self._post_launch()
+
+    def _pre_launch(self) -> None:
+        if self._qmp_set:
+            self._transport = self._make_transport()
+            self._monitor = Monitor(self._transport, self.qmp_command_timeout)
+        if self._console_set:
+            path = (
+                None if self._sock_dir is None else os.path.join(self._sock_dir, f"{self._name}-console.sock")
+            )
+            if path is not None:
+                self._remove_files.append(path)
+            self._console = Console(path, self._console_log_path)
+        self._qemu_log_path, self._qemu_log_file = open_log(self.log_dir, self._name)
+        self._iolog = None
+        self._qemu_full_args = self._compose()
+
+    def _make_transport(self) -> Pair | Listener:
+        address = self._monitor_address
+        if address is None and self._sock_dir is not None:
+            address = os.path.join(self._sock_dir, f"{self._name}-monitor.sock")
+        if address is None:
+            return Pair()
+        if isinstance(address, str):
+            self._remove_files.append(address)
+        return Listener(address)
+
+    def _post_launch(self) -> None:
+        if isinstance(self._transport, Pair):
+            self._transport.ends[0].close()
+        if self._monitor is not None:
+            self._monitor.accept(self._qmp_timer)
+        if self._console is not None:
+            assert self._run is not None
+            self._console.attach(self._run.machine)
+
+    def _abandon(self) -> None:
+        """The launch has failed: let nothing be left of it."""
+        self._user_killed = True
+        if self._popen is not None:
+            self._early_cleanup()
+            self._popen.kill()
+        self._post_shutdown()
+
+    # -- the end --------------------------------------------------------------------------------------------
+
+    def shutdown(self, hard: bool = False, timeout: float | None = 30, *, has_quit: bool = False) -> None:
+        """End QEMU, and clean up. Nothing happens where nothing is launched.
+
+        :param hard: kill it.
+        :param timeout: seconds for QEMU to be asked, and to go, until it is killed; `None`: no limit.
+        :param has_quit: it was asked already.
+        :raises AbnormalShutdown: when it had to be killed, or had ended badly.
+        """
+        if not self._launched:
+            return
+        try:
+            if hard:
+                self._user_killed = True
+                self._hard_shutdown()
+            else:
+                self._quit_issued |= has_quit
+                self._do_shutdown(timeout)
+        except BaseException as error:
+            if not isinstance(error, Exception) and self._popen is not None:
+                self._user_killed = True
+                self._popen.kill()
+            raise
+        finally:
+            self._post_shutdown()
+
+    def kill(self) -> None:
+        """Kill QEMU, and clean up."""
+        self.shutdown(hard=True)
+
+    def wait(self, timeout: float | None = 30) -> None:
+        """Wait until QEMU has ended by itself, and clean up.
+
+        :raises AbnormalShutdown: when it has not by then, so that it was killed.
+        """
+        if self._launched:
+            self._quit_issued = True
+        self.shutdown(timeout=timeout)
+
+    def _early_cleanup(self) -> None:
+        """Stop holding the console, which QEMU might wait for. May be called twice."""
+        if self._console_file is not None:
+            self._console_file.close()
+            self._console_file = None
+        if self._console_socket is not None:
+            self._console_socket.close()
+            self._console_socket = None
+        if self._console is not None:
+            self._console.close()
+            self._console = None
+
+    def _do_shutdown(self, timeout: float | None) -> None:
+        """Ask QEMU to go; where that fails, kill it."""
+        try:
+            self._soft_shutdown(timeout)
+        except Exception as error:
+            if self.exitcode() == 0:
+                return  # however it came to that, it ended well
+            LOG.debug("graceful shutdown failed", exc_info=True)
+            self._user_killed |= self.is_running()
+            self._hard_shutdown()
+            raise AbnormalShutdown("Could not perform graceful shutdown") from error
+
+    def _soft_shutdown(self, timeout: float | None) -> None:
+        """Ask QEMU to go, and wait until it has; all within `timeout`."""
+        deadline = Deadline(timeout)
+        self._early_cleanup()
+        if self._monitor is not None:
+            try:
+                if not self._quit_issued:
+                    with self._monitor.by(deadline):
+                        self.qmp("quit")
+            finally:
+                self._close_qmp_connection()
+        elif not self._quit_issued:
+            self._subp.terminate()
+        self._subp.wait(deadline.as_timeout())
+
+    def _hard_shutdown(self) -> None:
+        """Kill QEMU."""
+        self._early_cleanup()
+        self._subp.kill()
+        self._subp.wait(_KILLED)
+
+    @property
+    def _subp(self) -> "subprocess.Popen[bytes] | QEMUProcess":
+        if self._popen is None:
+            raise QEMUMachineError("Subprocess pipe not present")
+        return self._popen
+
+    def _close_qmp_connection(self) -> None:
+        """Leave the monitor, if there is one."""
+        monitor, self._monitor = self._monitor, None
+        if monitor is not None:
+            monitor.close()
+
+    def _post_shutdown(self) -> None:
+        """QEMU has ended, or there was none: let nothing be left but the exit status and the log."""
+        try:
+            self._close_qmp_connection()
+        finally:
+            if self._transport is not None:
+                self._transport.close()
+                self._transport = None
+            if self._console is not None:
+                self._console.close()
+                self._console = None
+            self._close_qemu_log_file()
+            self._load_io_log()
+            if self._qemu_log_path is not None:
+                release_log(self._qemu_log_path)
+            self._qemu_log_path = None
+            if self._temp is not None:
+                self._temp.remove()
+                self._temp = self._temp_dir = None
+            while self._remove_files:
+                self._remove_if_exists(self._remove_files.pop())
+            self._warn_of_signal()
+            self._quit_issued = self._user_killed = self._launched = False
+
+    def _warn_of_signal(self) -> None:
+        code = self.exitcode()
+        if code is not None and code < 0 and not (self._user_killed and code == -signal.SIGKILL):
+            LOG.warning("qemu received signal %i; command: %r", -code, " ".join(self._qemu_full_args))
+
+    # -- files ----------------------------------------------------------------------------------------------
+
+    def _close_qemu_log_file(self) -> None:
+        """Have QEMU write to this process's stdout instead, where it is not started yet."""
+        if self._qemu_log_file is not None:
+            self._qemu_log_file.close()
+            self._qemu_log_file = None
+
+    def _load_io_log(self) -> None:
+        """Have `get_log` tell what QEMU has written so far."""
+        if self._qemu_log_path is not None:
+            self._iolog = read_log(self._qemu_log_path)
+
+    @staticmethod
+    def _remove_if_exists(path: str) -> None:
+        """:raises OSError: for any other reason than that there is none."""
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+
+    # -- the console ----------------------------------------------------------------------------------------
+
+    @property
+    def console_socket(self) -> socket.socket:
+        """A socket to read the console from, and to write to it; made when it is first used.
+
+        :raises QEMUMachineError: where there is no console.
+        """
+        if self._console_socket is None:
+            if self._console is None:
+                raise QEMUMachineError("there is no console: set_console was not called before launch")
+            self._console_socket = ConsoleSocket(sock_fd=self._console.connect())
+        return self._console_socket
+
+    @property
+    def console_file(self) -> socket.SocketIO:
+        """A binary file, unbuffered, over `console_socket`."""
+        if self._console_file is None:
+            self._console_file = self.console_socket.makefile("rwb", buffering=0)
+        return self._console_file

@@ -1,0 +1,102 @@
+"""One run: a `Machine` of its own for each launch, so that nothing of an earlier one can leak into it."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+
+from vmfsm import ConfigError, LaunchError, LaunchPlan, Machine, hookimpl
+from vmfsm.exit_guard import ExitGuard
+from vmfsm.plugins import installed
+
+from .errors import QEMUMachineError
+from .monitor import Monitor
+from .process import QEMUProcess
+
+_OUTPUT = 64 * 1024
+"""Bytes of QEMU's output that errors show the end of."""
+
+# Now, so that what old code registers by `atexit` is called first: its machines live until then.
+ExitGuard.get()
+
+
+class _Process:
+    """The plugin that has QEMU started as old code expects it."""
+
+    name = "compat"
+
+    def __init__(self, output: int, log_path: str | None) -> None:
+        self._output = output
+        self._log_path = log_path
+        self.plan: LaunchPlan | None = None
+
+    @hookimpl
+    async def pre_launch(self, plan: LaunchPlan) -> None:
+        self.plan = plan
+        plan.inherit_fds = True
+        plan.output = self._output
+        plan.on_evidence(self._evidence)
+
+    def _evidence(self) -> Mapping[str, object]:
+        if self._log_path is None:
+            return {}
+        with open(self._log_path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _OUTPUT))
+            return {"output": file.read().decode(errors="replace")}
+
+
+class Run:
+    """From before QEMU is started to when nothing is left of it.
+
+    :param command: all of the command line.
+    :param output: the descriptor that becomes QEMU's stdout and stderr.
+    :param log_path: the file behind it, if it is one.
+    :param monitor: `None`: QEMU has none.
+    :param plugins: more of them.
+    :raises QEMUMachineError: for a command line that can't be one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        output: int,
+        log_path: str | None,
+        monitor: Monitor | None,
+        plugins: Sequence[object],
+    ) -> None:
+        self._process = _Process(output, log_path)
+        mine = [self._process, *plugins, *([] if monitor is None else [monitor.plugin])]
+        try:
+            self.machine = Machine(
+                command[0],
+                command[1:],
+                name=re.sub(r"[^A-Za-z0-9._+@:-]", "_", name)[:64].lstrip(".+@:-") or "qemu",
+                display=None,
+                plugins=mine,
+                block=list(installed()),
+            )
+        except ConfigError as wrong:
+            raise QEMUMachineError(str(wrong)) from wrong
+        ExitGuard.get().spare(self.machine)
+
+    def start(self, timeout: float | None) -> QEMUProcess:
+        """Start QEMU; its process, which may have ended by now.
+
+        :raises OSError: as the system says, where there is none.
+        :raises LaunchError: when there is none for another reason.
+        """
+        failure: LaunchError | None = None
+        try:
+            self.machine.launch(timeout)
+        except LaunchError as error:
+            failure = error
+        if self.pid is None:
+            assert failure is not None
+            raise failure.__cause__ if isinstance(failure.__cause__, OSError) else failure
+        return QEMUProcess(self.machine, self.pid, self.machine.command)
+
+    @property
+    def pid(self) -> int | None:
+        plan = self._process.plan
+        return None if plan is None else plan.pid

@@ -360,8 +360,22 @@ class Launch:
         assert self.plan is not None
         self.plan.contributor = plugin
 
+    def _adopt(self, plan: LaunchPlan, owned: Owned) -> None:
+        assert plan.adopted is not None
+        args = plan.adopted.args
+        self.command = tuple(
+            map(os.fsdecode, [args] if isinstance(args, str | bytes | os.PathLike) else args)
+        )
+        self._record("adopt", {"command": self.command, "pid": plan.adopted.pid}, 1_000)
+        self.process = Process.adopt(plan.adopted, on_exit=self._exited)
+        plan.pid = self.process.pid
+        owned.has_process(self.process.pid, plan.sockets)
+
     def _spawn(self, plan: LaunchPlan, owned: Owned) -> None:
         plan.spent = True
+        if plan.adopted is not None:
+            self._adopt(plan, owned)
+            return
         self.command = compose_command(self._config, plan)
         executable = find_binary(self.command[0], plan.env.get("PATH"))
         for fd in plan.fds:  # before anything of ours gets the number of one that was closed meanwhile
@@ -433,6 +447,11 @@ class Launch:
     # -- the end --------------------------------------------------------------------------------------------
 
     async def _end(self) -> None:
+        if self.process is None and self.plan is not None and self.plan.adopted is not None:
+            assert self._owned is not None
+            self._adopt(self.plan, self._owned)  # that it is to be ended is all that is known of it
+            if self._no_spawn:
+                self.kill_now()
         if self._failed is not None and self._failed.reason is not Reason.REQUESTED:
             self.force(signal.SIGKILL)  # gone before the caller sees the error
         self._fire(Event.QUIT, self._judge()[1])

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import subprocess
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,7 @@ class LaunchPlan:
         """A descriptor that becomes QEMU's stdout and stderr; `None`: they are thrown away."""
         self.pid: int | None = None
         """QEMU's process id (or that of what wraps it), from when it is started on, and kept afterwards."""
+        self.adopted: subprocess.Popen[bytes] | None = None
         self.fds: list[int] = []
         self.cleanups: list[tuple[str, Cleanup]] = []
         self.polite: list[tuple[str, Polite, bool]] = []
@@ -63,6 +65,24 @@ class LaunchPlan:
         if check_fd(fd) not in self.fds:
             self.fds.append(fd)
         return fd
+
+    def adopt(self, popen: "subprocess.Popen[bytes]") -> None:
+        """Use this child, which this process has started already, as QEMU, in place of starting one.
+
+        From now on it is the machine's: ended with it, or when the launch fails. What is on the plan for the
+        start of a process (arguments, wrapper, environment, descriptors, output) has no effect. Where the
+        child leads a process group, signals go to that, else to the child alone. It may have ended by now.
+        Others may go on calling `poll` and `wait` of `popen`.
+
+        :raises ConfigError: for what is no `Popen`, and for a second one.
+        :raises TransitionError: when the plan is spent.
+        """
+        self._require_unspent("adopt")
+        if not isinstance(popen, subprocess.Popen):
+            raise ConfigError(f"popen must be a subprocess.Popen, not {popen!r}", field="popen")
+        if self.adopted is not None:
+            raise ConfigError("there is an adopted child already", field="popen")
+        self.adopted = popen
 
     def give(self, end: Closable) -> int:
         """Let QEMU inherit a socket or file for good; its number there is returned.

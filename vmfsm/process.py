@@ -97,12 +97,19 @@ def _open_pidfd(pid: int) -> int | None:
         raise
 
 
+def _leads_group(popen: "subprocess.Popen[bytes]") -> bool:
+    try:
+        return popen.returncode is None and os.getpgid(popen.pid) == popen.pid
+    except ProcessLookupError:
+        return False
+
+
 _TRACED = 0.02
 """Seconds between two looks at a process that has ended and that a debugger has not let go."""
 
 
 class Process:
-    """A child in a session and process group of its own.
+    """A child, in a session and process group of its own, unless it was adopted without one.
 
     Made, watched and reaped on the I/O thread; `signal` may be called from any thread. Its pid stays its own
     until it is reaped, and nothing is ever sent to it after that.
@@ -113,22 +120,29 @@ class Process:
         popen: subprocess.Popen[bytes],
         loop: asyncio.AbstractEventLoop,
         on_exit: Callable[[int | None], object],
+        *,
+        is_adopted: bool = False,
     ) -> None:
         self.pid = popen.pid
         self.sent: set[Signals] = set()
         """The signals that were sent to it while it lived."""
         self._popen = popen
+        self._is_adopted = is_adopted
+        self._leads_group = not is_adopted or _leads_group(popen)
         self._loop = loop
         self._on_exit = on_exit
         self._reaping = threading.Lock()
         self._reaped = False
         self._pidfd: int | None = None
         try:
+            if popen.returncode is not None:
+                raise ProcessLookupError
             self._pidfd = _open_pidfd(popen.pid)
         except ProcessLookupError:  # it has ended, and something in the host program has reaped it already
             self._reaped = True
-            popen.returncode = 0  # else Popen would wait for the pid
-            loop.call_soon(on_exit, None)
+            status = popen.wait() if is_adopted else None
+            popen.returncode = status or 0  # else Popen would wait for the pid
+            loop.call_soon(on_exit, status)
             return
         if self._pidfd is not None:
             loop.add_reader(self._pidfd, self._reap)
@@ -177,6 +191,14 @@ class Process:
             popen.wait()
             raise
 
+    @classmethod
+    def adopt(cls, popen: "subprocess.Popen[bytes]", *, on_exit: Callable[[int | None], object]) -> "Process":
+        """Take over a child that somebody else started, and who may still wait for it, too.
+
+        Where it leads no process group it is signalled alone: its group is somebody else's.
+        """
+        return cls(popen, asyncio.get_running_loop(), on_exit, is_adopted=True)
+
     def signal(self, number: Signals) -> bool:
         """Send a signal to the whole process group, unless its leader has ended. From any thread.
 
@@ -203,6 +225,9 @@ class Process:
         return bool(poll.poll(0))
 
     def _signal_group(self, number: Signals) -> None:
+        if not self._leads_group:
+            self._popen.send_signal(number)  # it looks first whether the pid is still the child's
+            return
         try:
             os.killpg(self.pid, number)
         except ProcessLookupError:
@@ -222,11 +247,14 @@ class Process:
             # the guarantee that the group's number is still ours.
             with contextlib.suppress(ChildProcessError):
                 traced = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None
-                if not traced:
+                if not traced and self._leads_group:
                     self._signal_group(SIGKILL)  # what it left behind, while its zombie keeps the number
+                if not traced and not self._is_adopted:
                     info = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
                     assert info is not None
                     status = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
+            if not traced and self._is_adopted:
+                status = self._popen.wait()  # so that who waits for it, too, is told the same
             self._reaped = not traced
         if traced:  # a debugger has it first, for as long as that likes
             self._loop.call_later(_TRACED, self._reap)
@@ -240,7 +268,8 @@ class Process:
 
         A QEMU behind a wrapper that forks is such a one: until it has ended it keeps its locks on images.
         """
-        if status is not None and time.monotonic() < latest and _group_lives(self.pid):
+        is_left = status is not None and self._leads_group and _group_lives(self.pid)
+        if is_left and time.monotonic() < latest:
             self._loop.call_later(0.002, self._tell_when_alone, status, latest)
         else:
             self._on_exit(status)
@@ -248,7 +277,10 @@ class Process:
     def _wait(self) -> None:
         status: int | None = None
         with contextlib.suppress(ChildProcessError):  # as above
-            status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            if self._is_adopted:
+                status = self._popen.wait()
+            else:
+                status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         with self._reaping:
             self._reaped = True
             self._popen.returncode = 0 if status is None else status

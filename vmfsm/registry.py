@@ -410,6 +410,8 @@ def _is_orphan(entry: Entry) -> bool:
 def _sessions(entries: list[Entry]) -> dict[int, proc.Identity]:
     """Those of QEMUs and companions that are theirs still: whose leaders are there, be it as zombies.
 
+    (An adopted QEMU may lead none.)
+
     A session without one may be another's, whose leader was given the same number later.
     """
     leaders = [
@@ -447,6 +449,8 @@ def _search(entries: list[Entry], sessions: dict[int, proc.Identity], prefix: st
     marks = {entry.mark for entry in entries}
 
     def is_one(process: proc.Process) -> bool:
+        if sessions.get(process.identity.pid) == process.identity:
+            return True  # also where it is in a session of somebody else's
         leader = sessions.get(process.session)
         # As long as one of a session lives, the kernel gives its number to no other process.
         if leader is not None and proc.identify(leader.pid) in {None, leader}:

@@ -115,7 +115,7 @@ def _summary(kind: str, data: Mapping[str, object], room: int) -> list[str]:
     except (KeyError, TypeError):  # a plugin's own kind, or its own idea of one of these
         text = _named(data)
     lines = printable(text).expandtabs().split("\n")
-    if kind == "spawn":
+    if kind in {"spawn", "adopt"}:
         rows, most = _options_in_rows(lines, room), _MOST_ROWS_OF_COMMAND
     else:
         rows, most = [row for line in lines for row in _in_rows(line, room)], _MOST_ROWS
@@ -203,6 +203,7 @@ _WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "hook-begin": _hook,
     "hook": _hook,
     "spawn": _spawn,
+    "adopt": _spawn,
     "stop": _stop,
     "exit": _exit,
     "console": _said,

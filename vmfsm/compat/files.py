@@ -12,6 +12,11 @@ _open_logs: set[str] = set()
 _opening = threading.Lock()
 
 
+# So that the clean-up of finalizers is registered with `atexit` now, and not after what old code registers
+# there: what is called first may need the directory.
+weakref.finalize(threading, int).detach()
+
+
 class TempDir:
     """A private directory (0700), made when it is first needed; it does not outlive its owner."""
 

@@ -9,8 +9,11 @@ import subprocess
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from vmfsm import Deadline
+from qemu.qmp import QMPError
 
+from vmfsm import Deadline, VMError
+
+from .clean_up import do_all
 from .commands import Commands
 from .console import Console
 from .console_socket import ConsoleSocket
@@ -90,11 +93,16 @@ class QEMUMachine(Commands):
             raise QEMUMachineError("VM already launched")
         self._popen = self._iolog = None
         self._qemu_full_args = ()
+        self._run = None
         self._quit_issued = self._user_killed = False
         try:
             self._launch()
         except BaseException as error:
-            self._abandon()
+            LOG.debug("launching failed: %r", error)
+            try:
+                self._abandon()
+            except Exception as trouble:  # noqa: BLE001 - it must not hide why the launch failed
+                error.add_note(f"and then: {type(trouble).__name__}: {trouble}")
             if not isinstance(error, Exception):
                 raise
             raise VMLaunchFailure(self.exitcode(), " ".join(self._qemu_full_args), self._iolog) from error
@@ -102,6 +110,11 @@ class QEMUMachine(Commands):
     def _launch(self) -> None:
         self._pre_launch()
         LOG.debug("VM launch command: %r", " ".join(self._qemu_full_args))
+        self._popen = self._start(None)
+        self._launched = True
+        self._post_launch()
+
+    def _start(self, started: "subprocess.Popen[bytes] | None") -> QEMUProcess:
         self._run = Run(
             self._name,
             self._qemu_full_args,
@@ -109,10 +122,9 @@ class QEMUMachine(Commands):
             log_path=self._qemu_log_path,
             monitor=self._monitor,
             plugins=[] if self._console is None else self._console.plugins,
+            started=started,
         )
-        self._popen = self._run.start(self._qmp_timer)
-        self._launched = True
-        self._post_launch()
+        return self._run.start(self._qmp_timer)
 
     def _pre_launch(self) -> None:
         if self._qmp_set:
@@ -140,6 +152,8 @@ class QEMUMachine(Commands):
         return Listener(address)
 
     def _post_launch(self) -> None:
+        if self._run is None and isinstance(self._popen, subprocess.Popen):
+            self._start(self._popen)  # a subclass has its own `_launch`
         if isinstance(self._transport, Pair):
             self._transport.ends[0].close()
         if self._monitor is not None:
@@ -151,10 +165,22 @@ class QEMUMachine(Commands):
     def _abandon(self) -> None:
         """The launch has failed: let nothing be left of it."""
         self._user_killed = True
-        if self._popen is not None:
-            self._early_cleanup()
+        try:
+            if self._popen is not None:
+                self._early_cleanup()
+        finally:
+            try:
+                self._kill()
+            finally:
+                self._post_shutdown()
+
+    def _kill(self) -> None:
+        """Let no QEMU live, however far the launch came."""
+        if self._run is not None:
+            self._run.kill()
+        elif self._popen is not None:
             self._popen.kill()
-        self._post_shutdown()
+            self._popen.wait()
 
     # -- the end --------------------------------------------------------------------------------------------
 
@@ -165,9 +191,12 @@ class QEMUMachine(Commands):
         :param timeout: seconds for QEMU to be asked, and to go, until it is killed; `None`: no limit.
         :param has_quit: it was asked already.
         :raises AbnormalShutdown: when it had to be killed, or had ended badly.
+
+        Whatever it raises, be it a signal handler's exception, QEMU is gone then.
         """
         if not self._launched:
             return
+        LOG.debug("shutdown: hard=%s timeout=%s", hard, timeout)
         try:
             if hard:
                 self._user_killed = True
@@ -175,13 +204,13 @@ class QEMUMachine(Commands):
             else:
                 self._quit_issued |= has_quit
                 self._do_shutdown(timeout)
-        except BaseException as error:
-            if not isinstance(error, Exception) and self._popen is not None:
-                self._user_killed = True
-                self._popen.kill()
-            raise
         finally:
-            self._post_shutdown()
+            try:
+                if self.is_running():
+                    self._user_killed = True
+                    self._kill()
+            finally:
+                self._post_shutdown()
 
     def kill(self) -> None:
         """Kill QEMU, and clean up."""
@@ -212,11 +241,10 @@ class QEMUMachine(Commands):
         """Ask QEMU to go; where that fails, kill it."""
         try:
             self._soft_shutdown(timeout)
-        except Exception as error:
+        except (subprocess.TimeoutExpired, QMPError, QEMUMachineError, VMError) as error:
             if self.exitcode() == 0:
                 return  # however it came to that, it ended well
-            LOG.debug("graceful shutdown failed", exc_info=True)
-            self._user_killed |= self.is_running()
+            LOG.debug("graceful shutdown failed: killing", exc_info=True)
             self._hard_shutdown()
             raise AbnormalShutdown("Could not perform graceful shutdown") from error
 
@@ -242,10 +270,10 @@ class QEMUMachine(Commands):
         self._subp.wait(_KILLED)
 
     @property
-    def _subp(self) -> "subprocess.Popen[bytes] | QEMUProcess":
-        if self._popen is None:
-            raise QEMUMachineError("Subprocess pipe not present")
-        return self._popen
+    def _subp(self) -> QEMUProcess:
+        if self._run is None or self._run.process is None:
+            raise QEMUMachineError("there is no QEMU")
+        return self._run.process
 
     def _close_qmp_connection(self) -> None:
         """Leave the monitor, if there is one."""
@@ -256,26 +284,47 @@ class QEMUMachine(Commands):
     def _post_shutdown(self) -> None:
         """QEMU has ended, or there was none: let nothing be left but the exit status and the log."""
         try:
-            self._close_qmp_connection()
+            do_all(
+                self._leave_monitor,
+                self._close_sockets,
+                self._close_qemu_log_file,
+                self._load_io_log,
+                self._forget_log,
+                self._remove_temp_dir,
+                self._remove_sockets,
+                self._warn_of_signal,
+            )
         finally:
-            if self._transport is not None:
-                self._transport.close()
-                self._transport = None
-            if self._console is not None:
-                self._console.close()
-                self._console = None
-            self._close_qemu_log_file()
-            self._load_io_log()
-            if self._qemu_log_path is not None:
-                release_log(self._qemu_log_path)
-            self._qemu_log_path = None
-            if self._temp is not None:
-                self._temp.remove()
-                self._temp = self._temp_dir = None
-            while self._remove_files:
-                self._remove_if_exists(self._remove_files.pop())
-            self._warn_of_signal()
             self._quit_issued = self._user_killed = self._launched = False
+
+    def _leave_monitor(self) -> None:
+        try:
+            self._close_qmp_connection()
+        except (QMPError, QEMUMachineError, VMError, OSError) as error:
+            LOG.warning("closing the monitor: %s", error)
+
+    def _close_sockets(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+        if self._console is not None:
+            self._console.close()
+            self._console = None
+
+    def _forget_log(self) -> None:
+        if self._qemu_log_path is not None:
+            release_log(self._qemu_log_path)
+            self._qemu_log_path = None
+
+    def _remove_temp_dir(self) -> None:
+        temp, self._temp, self._temp_dir = self._temp, None, None
+        if temp is not None:
+            temp.remove()
+
+    def _remove_sockets(self) -> None:
+        while self._remove_files:
+            self._remove_if_exists(self._remove_files[-1])
+            self._remove_files.pop()
 
     def _warn_of_signal(self) -> None:
         code = self.exitcode()

@@ -1,10 +1,12 @@
 """One run: a `Machine` of its own for each launch, so that nothing of an earlier one can leak into it."""
 
+import contextlib
 import os
 import re
+import subprocess
 from collections.abc import Mapping, Sequence
 
-from vmfsm import ConfigError, LaunchError, LaunchPlan, Machine, hookimpl
+from vmfsm import ConfigError, LaunchError, LaunchPlan, Machine, VMError, hookimpl
 from vmfsm.exit_guard import ExitGuard
 from vmfsm.plugins import installed
 
@@ -24,7 +26,8 @@ class _Process:
 
     name = "compat"
 
-    def __init__(self, output: int, log_path: str | None) -> None:
+    def __init__(self, output: int, log_path: str | None, started: "subprocess.Popen[bytes] | None") -> None:
+        self._started = started
         self._output = output
         self._log_path = log_path
         self.plan: LaunchPlan | None = None
@@ -35,6 +38,8 @@ class _Process:
         plan.inherit_fds = True
         plan.output = self._output
         plan.on_evidence(self._evidence)
+        if self._started is not None:
+            plan.adopt(self._started)
 
     def _evidence(self) -> Mapping[str, object]:
         if self._log_path is None:
@@ -52,6 +57,7 @@ class Run:
     :param log_path: the file behind it, if it is one.
     :param monitor: `None`: QEMU has none.
     :param plugins: more of them.
+    :param started: QEMU, where it was started already.
     :raises QEMUMachineError: for a command line that can't be one.
     """
 
@@ -64,9 +70,11 @@ class Run:
         log_path: str | None,
         monitor: Monitor | None,
         plugins: Sequence[object],
+        started: "subprocess.Popen[bytes] | None",
     ) -> None:
-        self._process = _Process(output, log_path)
-        mine = [self._process, *plugins, *([] if monitor is None else [monitor.plugin])]
+        self.process: QEMUProcess | None = None
+        self._plugin = _Process(output, log_path, started)
+        mine = [self._plugin, *plugins, *([] if monitor is None else [monitor.plugin])]
         try:
             self.machine = Machine(
                 command[0],
@@ -91,12 +99,14 @@ class Run:
             self.machine.launch(timeout)
         except LaunchError as error:
             failure = error
-        if self.pid is None:
+        plan = self._plugin.plan
+        if plan is None or plan.pid is None:
             assert failure is not None
             raise failure.__cause__ if isinstance(failure.__cause__, OSError) else failure
-        return QEMUProcess(self.machine, self.pid, self.machine.command)
+        self.process = QEMUProcess(self.machine, plan.pid, self.machine.command)
+        return self.process
 
-    @property
-    def pid(self) -> int | None:
-        plan = self._process.plan
-        return None if plan is None else plan.pid
+    def kill(self) -> None:
+        """Let nothing be left, however far it came."""
+        with contextlib.suppress(VMError):
+            self.machine.kill()

@@ -114,6 +114,11 @@ class Client(QMPClient):
         # Drained is empty: what is sent past asyncio must not overtake anything.
         self._writer.transport.set_write_buffer_limits(high=0)
 
+    def fileno(self) -> int:
+        """The descriptor of the connection. From any thread."""
+        assert self._socket is not None
+        return self._socket.fileno()
+
     async def ask(
         self, number: int, request: bytes, heard: Callable[[Reply], object] | None = None
     ) -> Reply | Loss:

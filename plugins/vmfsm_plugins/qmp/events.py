@@ -80,6 +80,18 @@ class EventRing:
         finally:
             self._waits.remove(wait)
 
+    async def arrival(self, wanted: Wanted | None) -> None:
+        """Wait until there is one that is wanted and that nobody was given, who asks next."""
+        with self._lock:
+            if any(entry.is_wanted(wanted) for entry in self._after(None)):
+                return
+        wait = _Wait(wanted, asyncio.get_running_loop().create_future())
+        self._waits.append(wait)
+        try:
+            await wait.found
+        finally:
+            self._waits.remove(wait)
+
     def take_all(self, since: object = None) -> list[Event]:
         """All events since `since`; they are given then.
 

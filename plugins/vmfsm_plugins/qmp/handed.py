@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vmfsm import LaunchPlan, Machine, MachineDied, hookimpl
+from vmfsm import Deadline, LaunchPlan, Machine, MachineDied, hookimpl
 
 from .events import Event, EventRing, Wanted, describe_wanted
 from .plugin import QMP
@@ -59,13 +59,26 @@ class HandedQMP(QMP):
         """
         ring = self.ring
         operation = "wait for an event" if wanted is None else describe_wanted(wanted)
-        try:
-            return self._run(ring.wait(wanted), timeout, operation)
-        except MachineDied:
+        deadline = Deadline(timeout)
+        while True:
+            died: MachineDied | None = None
+            try:
+                self._run(ring.arrival(wanted), deadline.as_timeout(), operation)
+            except MachineDied as error:
+                died = error
+            # Here, where no exception of a signal handler can come between: what it hits loses no event.
             event = ring.take(wanted)
-            if event is None:
-                raise
-            return event
+            if event is not None:
+                return event
+            if died is not None:
+                raise died
+
+    def fileno(self) -> int:
+        """The descriptor of the connection, for a program that is to send another one over it.
+
+        :raises TransitionError: as long as there is none.
+        """
+        return self._last_session("fileno").connected("fileno").fileno()
 
     def hang_up(self, timeout: float | None = 30) -> None:
         """Close the connection; QEMU lives on."""

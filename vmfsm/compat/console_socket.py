@@ -42,6 +42,7 @@ class ConsoleSocket(socket.socket):
         console = _connected(address) if sock_fd is None else socket.socket(fileno=sock_fd)
         if not drain and file is None:
             super().__init__(fileno=console.detach())
+            self.setblocking(True)  # somebody may have had it before
             return
         try:
             relay = Relay(file, tempfile.gettempdir(), alone=True)

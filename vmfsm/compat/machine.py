@@ -16,7 +16,7 @@ from vmfsm import Deadline, VMError
 from .clean_up import do_all
 from .commands import Commands
 from .console import Console
-from .console_socket import ConsoleSocket
+from .console_socket import PATIENCE, ConsoleSocket
 from .errors import AbnormalShutdown, QEMUMachineError, VMLaunchFailure
 from .files import open_log, read_log, release_log
 from .monitor import Monitor
@@ -136,7 +136,7 @@ class QEMUMachine(Commands):
             )
             if path is not None:
                 self._remove_files.append(path)
-            self._console = Console(path, self._console_log_path)
+            self._console = Console(path, self._console_log_path, self._base_temp_dir)
         self._qemu_log_path, self._qemu_log_file = open_log(self.log_dir, self._name)
         self._iolog = None
         self._qemu_full_args = self._compose()
@@ -362,6 +362,8 @@ class QEMUMachine(Commands):
             if self._console is None:
                 raise QEMUMachineError("there is no console: set_console was not called before launch")
             self._console_socket = ConsoleSocket(sock_fd=self._console.connect())
+            if self._drain_console:
+                self._console_socket.settimeout(PATIENCE)  # as any that drains
         return self._console_socket
 
     @property

@@ -20,6 +20,9 @@ _LOGGER = logging.getLogger("vmfsm.compat.console")
 _LINGER = 1.0
 """Seconds for QEMU to take what was sent last."""
 
+_AGAIN = 0.01
+"""Seconds after which it is tried again to reach a console that is not there yet."""
+
 
 class Relay:
     """One console for one reader, who gets everything that it ever said, however late.
@@ -61,6 +64,10 @@ class Relay:
         source.setblocking(False)
         self._io.post(self._attach, source)
 
+    def connect(self, path: str) -> None:
+        """The console is where somebody listens at, or will."""
+        self._io.post(lambda: self._io.start(self._connect(path)))
+
     def close(self) -> None:
         """The console has ended, or is not wanted any more. The reader still gets what came.
 
@@ -92,6 +99,22 @@ class Relay:
         self._sender = Sender(source)
         self._drain = Drain(source.fileno(), self._feed, self._end)
         self._attached.set()
+
+    async def _connect(self, path: str) -> None:
+        while not self._ended:
+            end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            end.setblocking(False)
+            try:
+                end.connect(path)
+            except OSError as error:
+                end.close()
+                if not isinstance(error, FileNotFoundError | ConnectionRefusedError | BlockingIOError):
+                    _LOGGER.warning("a console at %s: %s", path, error)
+                    self._end()
+                await asyncio.sleep(_AGAIN)
+            else:
+                self._attach(end)
+                return
 
     def _feed(self, data: bytes) -> None:
         if self._log is not None:

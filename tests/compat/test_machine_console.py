@@ -71,7 +71,7 @@ def test_all_since_power_on_however_late(make: MakeMachine, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("drain", [False, True])
 def test_a_guest_that_nobody_reads_goes_on(make: MakeMachine, tmp_path: Path, drain: bool) -> None:
-    """QEMU's socket takes some hundred writes of a byte; and when somebody reads at last nothing is missing."""
+    """QEMU's socket takes some hundred writes of a byte; who reads at last misses nothing."""
     log = tmp_path / "console.log"
     vm = make(console_log=str(log), drain_console=drain)
     vm.launch()

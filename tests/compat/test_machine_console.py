@@ -152,7 +152,8 @@ def test_the_raw_end(make: MakeMachine) -> None:
     """Some old code reads that one."""
     vm = make()
     vm.launch()
-    theirs, ours = vm._cons_sock_pair  # type: ignore[misc]
+    assert vm._cons_sock_pair is not None
+    theirs, ours = vm._cons_sock_pair
     assert theirs.fileno() == -1
     read_until(ours, b"ready")
     vm.shutdown()

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import socket
 from collections.abc import Sequence
 from typing import Self
 
@@ -180,7 +181,7 @@ class Configuration:
         return self._transport.ends if isinstance(self._transport, Pair) else None
 
     @property
-    def _cons_sock_pair(self) -> object:
+    def _cons_sock_pair(self) -> tuple[socket.socket, socket.socket] | None:
         """The ends of the console's socket pair, QEMU's first; `None` where there is none."""
         return None if self._console is None else self._console.pair
 

@@ -7,6 +7,8 @@
      +-- MisuseError                    (also an AssertionError) a call that makes no sense
      +-- MonitorInterruptedError        (also an ExecInterruptedError) QEMU ended during a command
      +-- MonitorClosedError             (also a StateError) QEMU had ended before the call, or ended during it
+     +-- QtestClosedError               (also an AssertionError, RuntimeError, OSError) no qtest connection
+     +-- QtestTimeoutError              (also a TimeoutError) QEMU's qtest server did not answer in time
 
     QMPTimeoutError                     (a QMPError and a TimeoutError) a command or an event did not come
 
@@ -69,3 +71,11 @@ class MonitorClosedError(QEMUMachineError, StateError):
 
 class QMPTimeoutError(QMPError, TimeoutError):
     """QEMU did not answer in time, or the event that was waited for did not come. QEMU lives on."""
+
+
+class QtestClosedError(QEMUMachineError, AssertionError, RuntimeError, ConnectionError):
+    """There is no qtest connection, or there is none any more. Old code raised any of these."""
+
+
+class QtestTimeoutError(QEMUMachineError, TimeoutError):
+    """QEMU's qtest server did not answer in time."""

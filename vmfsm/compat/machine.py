@@ -121,10 +121,14 @@ class QEMUMachine(Commands):
             output=1 if self._qemu_log_file is None else self._qemu_log_file.fileno(),
             log_path=self._qemu_log_path,
             monitor=self._monitor,
-            plugins=[] if self._console is None else self._console.plugins,
+            plugins=self._run_plugins(),
             started=started,
         )
         return self._run.start(self._qmp_timer)
+
+    def _run_plugins(self) -> list[object]:
+        """What else takes part in the run."""
+        return [] if self._console is None else self._console.plugins
 
     def _pre_launch(self) -> None:
         if self._qmp_set:

@@ -45,10 +45,10 @@ class Listener:
         """:raises OSError: as the system says."""
         self._path = address if isinstance(address, str) else None
         if isinstance(address, str):
-            self._socket = _listen_at_path(address)
+            self._socket = listen_at_path(address)
             self.address: Address = address
         else:
-            self._socket = _listen_at_port(*address)
+            self._socket = listen_at_port(*address)
             self.address = address[0], self._socket.getsockname()[1]
 
     @property
@@ -103,7 +103,11 @@ class Listener:
         self._socket.close()
 
 
-def _listen_at_path(path: str) -> socket.socket:
+def listen_at_path(path: str) -> socket.socket:
+    """A listener there, in place of a socket that nobody listens at any more.
+
+    :raises OSError: as the system says.
+    """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         try:
@@ -129,7 +133,11 @@ def _is_stale(path: str) -> bool:
         return probe.connect_ex(path) == errno.ECONNREFUSED
 
 
-def _listen_at_port(host: str, port: int) -> socket.socket:
+def listen_at_port(host: str, port: int) -> socket.socket:
+    """A listener there; port 0: at a free one.
+
+    :raises OSError: as the system says.
+    """
     family, _, _, _, address = socket.getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]

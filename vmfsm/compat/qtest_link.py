@@ -1,0 +1,87 @@
+"""One connection to QEMU's qtest server, on the I/O thread.
+
+A command is a line and so is its reply, in order and without numbers; lines that begin with `IRQ` come in
+between (QEMU source, `system/qtest.c`, "QTest Protocol").
+"""
+
+import asyncio
+import collections
+import socket
+
+from vmfsm_plugins.console.sender import Sender
+from vmfsm_plugins.streams.drain import Drain
+
+
+class Link:
+    """Knows which reply belongs to which command, also when somebody has left before it came.
+
+    :param end: the connection; the link's to close.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        self.irqs: dict[int, bool] = {}
+        """Levels of intercepted interrupts, by number, as far as QEMU has told."""
+        self.ended = False
+        self._sender = Sender(end)
+        self._replies: collections.deque[asyncio.Future[str]] = collections.deque()
+        self._line = bytearray()
+        self._sending: set[asyncio.Task[None]] = set()
+        self._drain = Drain(end.fileno(), self._feed, self.end)
+
+    async def ask(self, command: str) -> str:
+        """The line that answers `command`, with its end; empty where the connection ends before that."""
+        if self.ended:
+            return ""
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[str] = loop.create_future()
+        self._replies.append(reply)
+        # On its own: who leaves must not leave half a command behind.
+        task = loop.create_task(self._send(command.encode() + b"\n"))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+        return await reply
+
+    async def _send(self, data: bytes) -> None:
+        try:
+            await self._sender.write(data)
+        except OSError:
+            self.end()
+
+    def _feed(self, data: bytes) -> None:
+        self._line += data
+        *lines, rest = self._line.split(b"\n")
+        self._line = rest
+        for line in lines:
+            self._take(line.decode(errors="replace"))
+
+    def _take(self, line: str) -> None:
+        words = line.split()
+        if words[:1] == ["IRQ"]:
+            if len(words) == 3 and words[2].isdecimal():
+                self.irqs[int(words[2])] = words[1] == "raise"
+        elif self._replies:
+            reply = self._replies.popleft()
+            if not reply.done():  # nobody waits for it any more
+                reply.set_result(line + "\n")
+
+    async def dry(self) -> None:
+        """QEMU has ended: read what it left."""
+        await self._drain.dry()
+        self.end()
+
+    async def close(self) -> None:
+        """`end`, from elsewhere."""
+        self.end()
+
+    def end(self) -> None:
+        """Close the connection; who waits is told."""
+        if self.ended:
+            return
+        self.ended = True
+        self._drain.close()
+        self._sender.close()
+        while self._replies:
+            reply = self._replies.popleft()
+            if not reply.done():
+                reply.set_result("")

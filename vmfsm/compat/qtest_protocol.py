@@ -192,8 +192,9 @@ class _Call:
         self.outcome.put(await outcome(self._function(*self._args)))
 
     def leave(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        task, self._task = self._task, None  # so that it is collected on this thread
+        if task is not None:
+            task.cancel()
 
 
 def _listen(address: Address) -> socket.socket:

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import companion, console, death, fds, imports, launch, many, ownership, qmp
+from . import companion, compat, console, death, fds, imports, launch, many, ownership, qmp
 from .facts import facts
 from .report import as_json, table
 
@@ -23,6 +23,7 @@ BENCHMARKS = {
     "console": console,
     "import": imports,
     "many": many,
+    "compat": compat,
 }
 
 

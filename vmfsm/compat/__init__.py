@@ -8,7 +8,9 @@ from .errors import (
     QMPTimeoutError,
     VMLaunchFailure,
 )
+from .installing import install
 from .machine import QEMUMachine
+from .qtest import QEMUQtestMachine, QEMUQtestProtocol
 
 __all__ = (
     "AbnormalShutdown",
@@ -16,6 +18,9 @@ __all__ = (
     "QEMUMachine",
     "QEMUMachineAddDeviceError",
     "QEMUMachineError",
+    "QEMUQtestMachine",
+    "QEMUQtestProtocol",
     "QMPTimeoutError",
     "VMLaunchFailure",
+    "install",
 )

@@ -17,12 +17,20 @@ from .clean_up import do_all
 from .commands import Commands
 from .console import Console
 from .console_socket import PATIENCE, ConsoleSocket
-from .errors import AbnormalShutdown, QEMUMachineError, VMLaunchFailure
+from .errors import AbnormalShutdown, QEMUMachineAddDeviceError, QEMUMachineError, VMLaunchFailure
 from .files import open_log, read_log, release_log
 from .monitor import Monitor
 from .process import QEMUProcess
 from .run import Run
 from .transport import Listener, Pair
+
+__all__ = (  # old code imports all of these from here
+    "AbnormalShutdown",
+    "QEMUMachine",
+    "QEMUMachineAddDeviceError",
+    "QEMUMachineError",
+    "VMLaunchFailure",
+)
 
 LOG = logging.getLogger("qemu.machine.machine")
 

@@ -70,9 +70,8 @@ def test_kvm_is_for_the_hosts_own_guests() -> None:
 
 def test_a_failed_command_shows_what_it_said() -> None:
     with pytest.raises(subprocess.CalledProcessError) as failed:
-        try:
-            subprocess.run(["sh", "-c", "echo out; echo err >&2; exit 3"], check=True, capture_output=True)
-        except subprocess.CalledProcessError as error:
-            raise VerboseProcessError(error.returncode, error.cmd, error.stdout, error.stderr) from error
-    assert "status 3" in str(failed.value)
-    assert str(failed.value).endswith("stdout:\n  out\nstderr:\n  err")
+        subprocess.run(["sh", "-c", "echo out; echo err >&2; exit 3"], check=True, capture_output=True)
+    error = failed.value
+    text = str(VerboseProcessError(error.returncode, error.cmd, error.stdout, error.stderr))
+    assert "status 3" in text
+    assert text.endswith("stdout:\n  out\nstderr:\n  err")

@@ -1,6 +1,8 @@
 """Commands and events, as old code asks for them."""
 
+import logging
 import os
+import subprocess
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,6 +13,8 @@ from vmfsm import ConfigError
 from .configuration import Configuration
 from .errors import MisuseError, QEMUMachineError
 from .monitor import Monitor, Wait
+
+LOG = logging.getLogger("qemu.machine.machine")
 
 
 class Commands(Configuration):
@@ -83,6 +87,8 @@ class Commands(Configuration):
         """
         if (fd is None) == (file_path is None):
             raise MisuseError("send_fd_scm takes a descriptor or a path")
+        if self._socket_scm_helper is not None:
+            return self._send_by_helper(self._socket_scm_helper, file_path if fd is None else fd)
         if fd is not None:
             self._qmp.send_fd_scm(fd)
             return 0
@@ -93,6 +99,25 @@ class Commands(Configuration):
         finally:
             os.close(opened)
         return 0
+
+    def _send_by_helper(self, helper: str, what: object) -> int:
+        """Have `socket_scm_helper` send it now; its exit status."""
+        if not os.path.exists(helper):
+            raise QEMUMachineError(f"there is no socket_scm_helper {helper}")
+        monitor = self._qmp
+        if not monitor.is_scm_available():
+            raise MisuseError("descriptors can't pass over TCP")
+        to = monitor.get_sock_fd()
+        ran = subprocess.run(
+            [helper, str(to), str(what)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=[to, what] if isinstance(what, int) else [to],
+            check=False,
+        )
+        LOG.debug("%s: %s", helper, ran.stdout.decode(errors="replace"))
+        return ran.returncode
 
     # -- events ---------------------------------------------------------------------------------------------
 

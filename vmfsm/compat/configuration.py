@@ -190,7 +190,11 @@ class Configuration:
 
         :raises QEMUMachineError: for a word that can be none.
         """
-        return (*self._wrapper, self._binary, *self._base_args, *self._args)
+        words = (*self._wrapper, self._binary, *self._base_args, *self._args)
+        for word in words:
+            if not isinstance(word, str) or "\0" in word:
+                raise MisuseError(f"the command line must hold only str without NUL, not {word!r}")
+        return words
 
 
 def _words(field: str, words: object) -> list[str]:

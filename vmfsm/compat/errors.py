@@ -11,6 +11,7 @@
      +-- QtestTimeoutError              (also a TimeoutError) QEMU's qtest server did not answer in time
 
     QMPTimeoutError                     (a QMPError and a TimeoutError) a command or an event did not come
+    QMPBadPortError                     (a QMPError) an address whose port is no number
 
 Those of `qemu.qmp` are raised beside: `ConnectError`, `ExecuteError`.
 """
@@ -67,6 +68,10 @@ class MonitorClosedError(QEMUMachineError, StateError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, Runstate.IDLE, Runstate.RUNNING)
+
+
+class QMPBadPortError(QMPError):
+    """An address whose port is no number."""
 
 
 class QMPTimeoutError(QMPError, TimeoutError):

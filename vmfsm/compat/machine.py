@@ -141,7 +141,7 @@ class QEMUMachine(Commands):
     def _pre_launch(self) -> None:
         if self._qmp_set:
             self._transport = self._make_transport()
-            self._monitor = Monitor(self._transport, self.qmp_command_timeout)
+            self._monitor = Monitor(self._name, self._transport, self.qmp_command_timeout)
         if self._console_set:
             path = (
                 None if self._sock_dir is None else os.path.join(self._sock_dir, f"{self._name}-console.sock")
@@ -159,9 +159,10 @@ class QEMUMachine(Commands):
             address = os.path.join(self._sock_dir, f"{self._name}-monitor.sock")
         if address is None:
             return Pair()
+        listener = Listener(address)
         if isinstance(address, str):
-            self._remove_files.append(address)
-        return Listener(address)
+            self._remove_files.append(address)  # only now is it sure to be no file of somebody else's
+        return listener
 
     def _post_launch(self) -> None:
         if self._run is None and isinstance(self._popen, subprocess.Popen):
@@ -266,7 +267,7 @@ class QEMUMachine(Commands):
         self._early_cleanup()
         if self._monitor is not None:
             try:
-                if not self._quit_issued:
+                if not (self._quit_issued or self._monitor.quit_seen):
                     with self._monitor.by(deadline):
                         self.qmp("quit")
             finally:

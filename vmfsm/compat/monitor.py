@@ -1,6 +1,7 @@
 """What `_qmp` is: QEMU's monitor, in the shape of the old `QEMUMonitorProtocol`."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
@@ -18,6 +19,7 @@ from .errors import (
     MonitorClosedError,
     MonitorInterruptedError,
     QEMUMachineError,
+    QMPBadPortError,
     QMPTimeoutError,
 )
 from .transport import Listener, Pair
@@ -32,11 +34,13 @@ class Monitor:
 
     Commands wait for `timeout` seconds at most, or as long as `settimeout` says.
 
+    :param name: for the logger, `qemu.qmp.protocol.…`, that is told of commands and replies at DEBUG.
     :param transport: where QEMU is met.
     :param timeout: `None`: without limit, as long as QEMU lives.
     """
 
-    def __init__(self, transport: Pair | Listener, timeout: float | None) -> None:
+    def __init__(self, name: str, transport: Pair | Listener, timeout: float | None) -> None:
+        self._log = logging.getLogger(f"qemu.qmp.protocol.{name}")
         self.transport = transport
         self.plugin = HandedQMP(transport)
         """For the machine."""
@@ -75,6 +79,20 @@ class Monitor:
         self._drop_fd()
         with contextlib.suppress(MachineDied, TransitionError):
             self.plugin.hang_up()
+
+    @staticmethod
+    def parse_address(address: str) -> str | tuple[str, int]:
+        """`host:port` as a tuple; what has no colon, or more than one, is a path.
+
+        :raises QMPBadPortError: for a port that is no number.
+        """
+        host, *port = address.split(":")
+        if len(port) != 1:
+            return address
+        try:
+            return host, int(port[0])
+        except ValueError:
+            raise QMPBadPortError(f"no port: {port[0]!r}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +141,7 @@ class Monitor:
         :raises QMPError: where the monitor is TCP.
         :raises MisuseError: for what is no open descriptor.
         """
-        if isinstance(self.transport.address, tuple):
+        if not self.is_scm_available():
             raise QMPError("descriptors can't pass over TCP")
         try:
             copy = os.dup(check_fd(fd))
@@ -131,6 +149,20 @@ class Monitor:
             raise MisuseError(str(wrong)) from wrong
         self._drop_fd()
         self._fd = copy
+
+    def is_scm_available(self) -> bool:
+        """Whether descriptors can pass."""
+        return not isinstance(self.transport.address, tuple)
+
+    def get_sock_fd(self) -> int:
+        """The descriptor of the connection.
+
+        :raises MonitorClosedError: where there is none.
+        """
+        try:
+            return self.plugin.fileno()
+        except TransitionError as never:
+            raise MonitorClosedError(str(never)) from never
 
     def _drop_fd(self) -> None:
         fd, self._fd = self._fd, None
@@ -154,9 +186,9 @@ class Monitor:
     def _exchange(self, request: Request) -> dict[str, Any]:
         fd = self._fd if request.command in _TAKES_FD else None
         most = float("inf") if self._timeout is None else self._timeout
-        timeout = self._limit.as_timeout(most)
+        self._log.debug("--> %s", request.data.decode())
         try:
-            reply = self.plugin.exchange(request, fd=fd, timeout=timeout)
+            reply = self.plugin.exchange(request, fd=fd, timeout=self._limit.as_timeout(most))
         except MachineTimeout as late:
             raise QMPTimeoutError(str(late)) from late
         except (MachineDied, QMPConnectionError) as lost:
@@ -166,8 +198,8 @@ class Monitor:
         finally:
             if fd is not None:
                 self._drop_fd()
-        if request.command == "quit" and "return" in reply:
-            self.quit_seen = True
+        self._log.debug("<-- %s", reply)
+        self.quit_seen |= request.command == "quit" and "return" in reply
         return reply
 
     def _lost(self, error: VMError) -> QEMUMachineError:

@@ -1,0 +1,253 @@
+"""How a machine ends: shutdown, kill, wait, the end of a `with`; what is left to see, and nothing else."""
+
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.compat.conftest import MakeVM
+from tests.waiting import InThread, catches, is_alive, until
+from vmfsm.compat import AbnormalShutdown, QEMUMachine, QEMUMachineError
+from vmfsm.testing import GUEST_ARGS
+
+
+@pytest.fixture
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Nothing is logged at WARNING or above."""
+    yield
+    assert [
+        record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.WARNING
+    ] == []
+
+
+def assert_over(vm: QEMUMachine, tmp_path: Path, code: int = 0) -> None:
+    assert not vm._launched
+    assert not vm.is_running()
+    assert vm.get_pid() is None
+    assert vm.exitcode() == code
+    assert vm._popen is not None
+    assert (vm._popen.poll(), vm._popen.returncode, vm._popen.wait(0)) == (code, code, code)
+    assert not is_alive(vm._popen.pid)
+    assert os.listdir(tmp_path) == []
+    assert vm.get_log() is not None
+    assert vm._temp_dir is vm._qemu_log_path is vm._qemu_log_file is vm._sock_pair is None
+    with pytest.raises(QEMUMachineError):
+        vm.qmp("query-status")
+    vm.shutdown()
+    vm.wait()
+    vm.kill()
+    assert vm.exitcode() == code
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("monitor", [True, False])
+def test_shutdown(make_vm: MakeVM, tmp_path: Path, monitor: bool) -> None:
+    vm = make_vm()
+    vm.set_qmp_monitor(monitor)
+    vm.launch()
+    if not monitor:
+        until(lambda: catches(vm.get_pid() or 0, signal.SIGTERM))
+    vm.shutdown()
+    assert_over(vm, tmp_path)
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("how", ["kill", "hard", "positional"])
+def test_kill(make_vm: MakeVM, tmp_path: Path, how: str) -> None:
+    vm = make_vm()
+    vm.launch()
+    {"kill": vm.kill, "hard": lambda: vm.shutdown(hard=True), "positional": lambda: vm.shutdown(True)}[how]()
+    assert_over(vm, tmp_path, -signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("command", ["qmp", "cmd", "command", "_qmp"])
+def test_quit_already(make_vm: MakeVM, tmp_path: Path, command: str) -> None:
+    vm = make_vm()
+    vm.launch()
+    if command == "_qmp":
+        vm._qmp.cmd("quit")
+    else:
+        getattr(vm, command)("quit")
+    vm.shutdown()
+    assert_over(vm, tmp_path)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_has_quit(make_vm: MakeVM, tmp_path: Path) -> None:
+    vm = make_vm()
+    vm.launch()
+    vm._qmp.cmd_obj({"execute": "quit"})
+    vm.shutdown(has_quit=True)
+    assert_over(vm, tmp_path)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_wait_for_the_guest(make_vm: MakeVM, tmp_path: Path) -> None:
+    vm = make_vm(*GUEST_ARGS, "-S")
+    vm.launch()
+    waiting = InThread(vm.wait, None)
+    os.kill(vm.get_pid() or 0, signal.SIGTERM)
+    waiting.result()
+    assert_over(vm, tmp_path)
+
+
+@pytest.mark.parametrize("timeout", [0, 0.3, 1])
+def test_wait_kills(make_vm: MakeVM, tmp_path: Path, timeout: float) -> None:
+    vm = make_vm()
+    vm.launch()
+    begin = time.monotonic()
+    with pytest.raises(AbnormalShutdown) as caught:
+        vm.wait(timeout)
+    assert timeout <= time.monotonic() - begin < timeout + 5
+    assert isinstance(caught.value, QEMUMachineError)
+    assert isinstance(caught.value.__cause__, subprocess.TimeoutExpired)
+    assert_over(vm, tmp_path, -signal.SIGKILL)
+
+
+@pytest.mark.parametrize("monitor", [True, False])
+def test_stopped_by_a_signal(make_vm: MakeVM, tmp_path: Path, monitor: bool) -> None:
+    vm = make_vm()
+    vm.set_qmp_monitor(monitor)
+    vm.launch()
+    until(lambda: catches(vm.get_pid() or 0, signal.SIGTERM))
+    os.kill(vm.get_pid() or 0, signal.SIGSTOP)
+    begin = time.monotonic()
+    with pytest.raises(AbnormalShutdown):
+        vm.shutdown(timeout=1)
+    assert 1 <= time.monotonic() - begin < 4
+    assert_over(vm, tmp_path, -signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("idle", [True, False])
+def test_ended_well_by_itself_before(make_vm: MakeVM, tmp_path: Path, idle: bool) -> None:
+    vm = make_vm()
+    vm.launch()
+    os.kill(vm.get_pid() or 0, signal.SIGTERM)
+    if idle:
+        until(lambda: not vm.is_running())
+        assert vm._launched
+        with pytest.raises(QEMUMachineError, match="already"):
+            vm.launch()
+    vm.shutdown()
+    assert_over(vm, tmp_path)
+
+
+def test_ended_badly_before(make_vm: MakeVM, tmp_path: Path) -> None:
+    vm = make_vm()
+    vm.launch()
+    os.kill(vm.get_pid() or 0, signal.SIGABRT)
+    until(lambda: not vm.is_running())
+    with pytest.raises(AbnormalShutdown):
+        vm.shutdown()
+    assert_over(vm, tmp_path, -signal.SIGABRT)
+
+
+def test_signal_is_logged(make_vm: MakeVM, caplog: pytest.LogCaptureFixture) -> None:
+    vm = make_vm()
+    vm.launch()
+    os.kill(vm.get_pid() or 0, signal.SIGKILL)
+    vm.wait()
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert record.name == "qemu.machine.machine"
+    assert "signal 9" in record.getMessage()
+    assert " ".join(vm._qemu_full_args) in record.getMessage()
+
+
+@pytest.mark.usefixtures("quiet")
+def test_before_a_launch(make_vm: MakeVM, tmp_path: Path) -> None:
+    vm = make_vm()
+    vm.wait()
+    vm.shutdown()
+    vm.kill()
+    assert (vm.exitcode(), vm.get_pid(), vm.is_running(), vm.get_log()) == (None, None, False, None)
+    vm.launch()
+    begin = time.monotonic()
+    vm.shutdown()  # asks QEMU, though there was a wait before
+    assert time.monotonic() - begin < 20
+    assert_over(vm, tmp_path)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_with(make_vm: MakeVM, tmp_path: Path) -> None:
+    with make_vm() as vm:
+        assert not vm.is_running()
+        vm.launch()
+    assert_over(vm, tmp_path)
+
+
+def test_with_tells_of_a_bad_end(make_vm: MakeVM) -> None:
+    with pytest.raises(AbnormalShutdown), make_vm() as vm:
+        vm.launch()
+        os.kill(vm.get_pid() or 0, signal.SIGABRT)
+        until(lambda: not vm.is_running())
+
+
+def test_with_keeps_what_the_test_raised(make_vm: MakeVM) -> None:
+    with pytest.raises(ZeroDivisionError) as caught, make_vm() as vm:
+        vm.launch()
+        os.kill(vm.get_pid() or 0, signal.SIGABRT)
+        until(lambda: not vm.is_running())
+        raise ZeroDivisionError
+    assert "AbnormalShutdown" in "".join(caught.value.__notes__)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_relaunch(make_vm: MakeVM, tmp_path: Path) -> None:
+    vm = make_vm()
+    pids = set()
+    for end in (vm.shutdown, vm.kill, vm.wait, vm.shutdown):
+        vm.launch()
+        pids.add(vm.get_pid())
+        assert (vm.exitcode(), vm.get_log()) == (None, None)
+        assert vm.get_qmp_events() == []
+        vm.cmd("stop")
+        if end == vm.wait:
+            vm.cmd("quit")
+        end()
+    assert len(pids) == 4
+    assert_over(vm, tmp_path)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_the_whole_group_of_a_wrapper(make_vm: MakeVM, tmp_path: Path) -> None:
+    vm = make_vm(wrapper=["sh", "-c", '"$@"; true', "sh"])
+    vm.launch()
+    qemu = int(subprocess.check_output(["pgrep", "-P", str(vm.get_pid())]))
+    vm.kill()
+    assert not is_alive(qemu)
+    assert_over(vm, tmp_path, -signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_bytes_that_are_no_text(make_vm: MakeVM, tmp_path: Path) -> None:
+    vm = make_vm(wrapper=["sh", "-c", r'printf "a\377b\r\n"; exec "$@"', "sh"])
+    vm.launch()
+    vm.shutdown()
+    assert vm.get_log() == "a\N{REPLACEMENT CHARACTER}b\n"
+    assert_over(vm, tmp_path)
+
+
+def test_a_clean_up_that_fails_in_one_step_is_made_all_the_same(
+    make_vm: MakeVM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise OSError("no log")
+
+    vm = make_vm()
+    vm.launch()
+    monkeypatch.setattr(vm, "_load_io_log", fail)
+    with pytest.raises(OSError, match="no log"):
+        vm.shutdown()
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == []
+    assert not vm._launched
+    vm.launch()
+    vm.shutdown()
+    assert_over(vm, tmp_path)

@@ -170,7 +170,7 @@ def test_send_fd_scm(vm: QEMUMachine, tmp_path: Path, how: str) -> None:
 def test_send_fd_scm_misuse(vm: QEMUMachine, make_vm: MakeVM) -> None:
     for kw in ({}, {"fd": 0, "file_path": "/dev/null"}, {"fd": 99999}):
         with pytest.raises(AssertionError):
-            vm.send_fd_scm(**kw)  # type: ignore[arg-type]
+            vm.send_fd_scm(**kw)
     with pytest.raises(FileNotFoundError):
         vm.send_fd_scm(file_path="/nowhere")
     tcp = make_vm(monitor_address=("localhost", 0))

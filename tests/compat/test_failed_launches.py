@@ -21,12 +21,13 @@ MODES = ["pair", "path", "port", "sock_dir"]
 
 
 def mode(name: str, directory: str) -> dict[str, Any]:
-    return {
+    modes: dict[str, dict[str, Any]] = {
         "pair": {},
         "path": {"monitor_address": f"{directory}/m"},
         "port": {"monitor_address": ("localhost", 0)},
         "sock_dir": {"sock_dir": directory},
-    }[name]
+    }
+    return modes[name]
 
 
 def failure(vm: QEMUMachine) -> VMLaunchFailure:

@@ -35,7 +35,7 @@ def assert_over(vm: QEMUMachine, tmp_path: Path, code: int = 0) -> None:
     assert not is_alive(vm._popen.pid)
     assert os.listdir(tmp_path) == []
     assert vm.get_log() is not None
-    assert vm._temp_dir is vm._qemu_log_path is vm._qemu_log_file is vm._sock_pair is None
+    assert (vm._temp_dir, vm._qemu_log_path, vm._qemu_log_file, vm._sock_pair) == (None,) * 4
     with pytest.raises(QEMUMachineError):
         vm.qmp("query-status")
     vm.shutdown()
@@ -61,7 +61,12 @@ def test_shutdown(make_vm: MakeVM, tmp_path: Path, monitor: bool) -> None:
 def test_kill(make_vm: MakeVM, tmp_path: Path, how: str) -> None:
     vm = make_vm()
     vm.launch()
-    {"kill": vm.kill, "hard": lambda: vm.shutdown(hard=True), "positional": lambda: vm.shutdown(True)}[how]()
+    if how == "kill":
+        vm.kill()
+    elif how == "hard":
+        vm.shutdown(hard=True)
+    else:
+        vm.shutdown(True)
     assert_over(vm, tmp_path, -signal.SIGKILL)
 
 
@@ -183,14 +188,14 @@ def test_with(make_vm: MakeVM, tmp_path: Path) -> None:
 
 
 def test_with_tells_of_a_bad_end(make_vm: MakeVM) -> None:
-    with pytest.raises(AbnormalShutdown), make_vm() as vm:
+    with pytest.raises(AbnormalShutdown), make_vm() as vm:  # noqa: PT012
         vm.launch()
         os.kill(vm.get_pid() or 0, signal.SIGABRT)
         until(lambda: not vm.is_running())
 
 
 def test_with_keeps_what_the_test_raised(make_vm: MakeVM) -> None:
-    with pytest.raises(ZeroDivisionError) as caught, make_vm() as vm:
+    with pytest.raises(ZeroDivisionError) as caught, make_vm() as vm:  # noqa: PT012
         vm.launch()
         os.kill(vm.get_pid() or 0, signal.SIGABRT)
         until(lambda: not vm.is_running())

@@ -176,7 +176,7 @@ class Configuration:
         return command_line.socket_options("console") if self._console is None else self._console.chardev
 
     @property
-    def _sock_pair(self) -> object:
+    def _sock_pair(self) -> tuple[socket.socket, socket.socket] | None:
         """The ends of the monitor's socket pair, QEMU's first; `None` where there is none."""
         return self._transport.ends if isinstance(self._transport, Pair) else None
 

@@ -199,3 +199,12 @@ def test_a_failed_launch_leaves_nothing(make: MakeMachine, way: Mapping[str, Any
         vm.launch()
         vm.wait()
     assert vm.exitcode() == 1
+
+
+def test_a_launch_that_never_comes_to_qemu_leaves_nothing(tmp_path: Path, way: Mapping[str, Any]) -> None:
+    vm = QEMUMachine("/not/there", base_temp_dir=str(tmp_path), sock_dir=way.get("sock_dir"))
+    vm.set_console()
+    for log_dir in (None, "/not/there"):  # the second fails before there is a process to be started
+        vm._log_dir = log_dir
+        with pytest.raises(QEMUMachineError, match="FileNotFoundError"):
+            vm.launch()

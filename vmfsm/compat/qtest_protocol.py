@@ -99,8 +99,12 @@ class QEMUQtestProtocol:
         return {} if self._link is None else dict(self._link.irqs)
 
     def settimeout(self, timeout: float | None) -> None:
-        """Seconds that each call waits from now on; `None`: until QEMU ends."""
-        self._timeout = Deadline(timeout).as_timeout()
+        """Seconds that each call waits from now on; `None`: until QEMU ends.
+
+        :raises vmfsm.ConfigError: for what is no timeout.
+        """
+        Deadline(timeout)  # says whether it is one
+        self._timeout = timeout
 
     def close(self) -> None:
         """Close the connection, and listen no longer. May be called twice."""

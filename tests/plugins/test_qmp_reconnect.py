@@ -48,7 +48,7 @@ LOSSES: dict[str, tuple[Any, str]] = {
     "half a message": ([do.send('{"return": '), do.hang_up()], "in the middle of a message"),
     "no JSON": ([do.send("nonsense\r\n")], "not JSON"),
     "no reply": ([do.send('{"id": $id}\r\n')], "a reply that is none"),
-    "too long": ([do.reply("x" * 11 * MIB)], "more than 10485760 bytes"),
+    "too long": ([do.reply("x" * 65 * MIB)], "more than 67108864 bytes"),
 }
 
 

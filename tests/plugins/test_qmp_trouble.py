@@ -38,7 +38,7 @@ MIB = 1024 * 1024
             [do.send('{"error": {"class": "GenericError", "desc": "JSON"}}\r\n')],
             "could not read what it was",
         ),
-        ([do.reply("x" * 11 * MIB)], "more than 10485760 bytes"),
+        ([do.reply("x" * 65 * MIB)], "more than 67108864 bytes"),
         ([do.hang_up()], "QEMU closed it; reconnect"),
         ([do.send('{"return": {}, "id'), do.hang_up()], "in the middle of a message"),
         ([do.send("x" * 100_000 + "\r\n")], r"\(100002 bytes\)"),

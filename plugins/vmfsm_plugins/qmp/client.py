@@ -19,8 +19,8 @@ from qemu.qmp.qmp_client import GreetingError, NegotiationError, ServerParseErro
 _SILENT = logging.Logger("qemu.qmp", logging.CRITICAL + 1)  # noqa: LOG001 - just that
 
 _EXCERPT = 120
-_LONGEST = 10 * 1024 * 1024
-"""Bytes of a message; as of libvirt."""
+_LONGEST = 64 * 1024 * 1024
+"""Bytes of a message: more than any reply of use has, so that it bounds only what a broken QEMU may say."""
 
 
 class Loss(NamedTuple):

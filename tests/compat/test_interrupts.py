@@ -117,6 +117,8 @@ def test_during_a_shutdown(
     assert vm.exitcode() == 0
 
 
+# What is just being opened is closed by Python, which warns of that.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_at_any_point(make_vm: MakeVM, interrupt_after: InterruptAfter, tmp_path: Path, seed: int) -> None:
     """Again and again, until a whole life got through."""

@@ -81,6 +81,7 @@ class Configuration:
         self._transport: Pair | Listener | None = None
         self._console: Console | None = None
         self._qemu_full_args: tuple[str, ...] = ()
+        self._remove_files: list[str] = []
 
     # -- what may be changed before a launch ----------------------------------------------------------------
 
@@ -141,6 +142,7 @@ class Configuration:
         """The machine's temporary directory: made now, if it is not there, and removed after the run."""
         if self._temp_dir is None:
             self._temp = TempDir(self, self._base_temp_dir)
+            self._temp.make()
             self._temp_dir = self._temp.path
         return self._temp_dir
 

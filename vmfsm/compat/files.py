@@ -2,13 +2,12 @@
 
 import os
 import shutil
-import tempfile
 import threading
 import weakref
 from typing import BinaryIO
 
-_open_logs: set[str] = set()
-"""Those that machines of this process are writing."""
+_writers: "weakref.WeakValueDictionary[str, object]" = weakref.WeakValueDictionary()
+"""The machines of this process, by the files that they write."""
 _opening = threading.Lock()
 
 
@@ -18,12 +17,18 @@ weakref.finalize(threading, int).detach()
 
 
 class TempDir:
-    """A private directory (0700), made when it is first needed; it does not outlive its owner."""
+    """A private directory (0700), which does not outlive its owner.
+
+    Not made by its constructor: whoever is interrupted while it is made has it already, to remove it.
+    """
 
     def __init__(self, owner: object, base: str) -> None:
-        """:raises OSError: as the system says."""
-        self.path = tempfile.mkdtemp(prefix="qemu-machine-", dir=base)
+        self.path = os.path.join(os.path.abspath(base), f"qemu-machine-{os.urandom(6).hex()}")
         self._finalizer = weakref.finalize(owner, _remove, self.path, os.getpid())
+
+    def make(self) -> None:
+        """:raises OSError: as the system says."""
+        os.mkdir(self.path, 0o700)
 
     def remove(self) -> None:
         """:raises OSError: as the system says."""
@@ -37,25 +42,26 @@ def _remove(path: str, pid: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def open_log(directory: str, name: str) -> tuple[str, BinaryIO]:
+def open_log(directory: str, name: str, writer: object) -> tuple[str, BinaryIO]:
     """A file for what QEMU writes, and its path: empty, and no other living machine's of this process.
 
+    :param writer: the machine.
     :raises OSError: as the system says.
     """
     with _opening:
         path = os.path.join(directory, f"{name}.log")
         number = 2
-        while os.path.realpath(path) in _open_logs:
+        while _writers.get(os.path.realpath(path), writer) is not writer:
             path = os.path.join(directory, f"{name}.{number}.log")
             number += 1
         file = open(path, "wb")  # noqa: SIM115 - open as long as QEMU lives
-        _open_logs.add(os.path.realpath(path))
+        _writers[os.path.realpath(path)] = writer
         return path, file
 
 
 def release_log(path: str) -> None:
     """The machine that wrote it is done with it."""
-    _open_logs.discard(os.path.realpath(path))
+    _writers.pop(os.path.realpath(path), None)
 
 
 def read_log(path: str) -> str:

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import BinaryIO, Self
 
 from qemu.qmp import QMPError
 
@@ -44,19 +44,15 @@ class QEMUMachine(Commands):
     As a context manager it shuts the machine down at the end; it does not launch it.
     """
 
-    def __init__(self, *args: Any, **kw: Any) -> None:
-        super().__init__(*args, **kw)
-        self._popen: subprocess.Popen[bytes] | QEMUProcess | None = None
-        self._launched = False
-        self._user_killed = False
-        self._quit_issued = False
-        self._run: Run | None = None
-        self._qemu_log_path: str | None = None
-        self._qemu_log_file: BinaryIO | None = None
-        self._iolog: str | None = None
-        self._console_socket: ConsoleSocket | None = None
-        self._console_file: socket.SocketIO | None = None
-        self._remove_files: list[str] = []
+    _popen: subprocess.Popen[bytes] | QEMUProcess | None = None
+    _launched = False
+    _user_killed = False
+    _run: Run | None = None
+    _qemu_log_path: str | None = None
+    _qemu_log_file: BinaryIO | None = None
+    _iolog: str | None = None
+    _console_socket: ConsoleSocket | None = None
+    _console_file: socket.SocketIO | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -149,7 +145,7 @@ class QEMUMachine(Commands):
             if path is not None:
                 self._remove_files.append(path)
             self._console = Console(path, self._console_log_path, self._base_temp_dir)
-        self._qemu_log_path, self._qemu_log_file = open_log(self.log_dir, self._name)
+        self._qemu_log_path, self._qemu_log_file = open_log(self.log_dir, self._name, self)
         self._iolog = None
         self._qemu_full_args = self._compose()
 
@@ -159,10 +155,14 @@ class QEMUMachine(Commands):
             address = os.path.join(self._sock_dir, f"{self._name}-monitor.sock")
         if address is None:
             return Pair()
-        listener = Listener(address)
         if isinstance(address, str):
-            self._remove_files.append(address)  # only now is it sure to be no file of somebody else's
-        return listener
+            self._remove_files.append(address)
+        try:
+            return Listener(address)
+        except OSError:
+            if isinstance(address, str):
+                self._remove_files.remove(address)  # it is somebody else's
+            raise
 
     def _post_launch(self) -> None:
         if self._run is None and isinstance(self._popen, subprocess.Popen):

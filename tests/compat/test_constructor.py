@@ -35,9 +35,7 @@ def test_positions() -> None:
 def test_a_constructor_makes_nothing(tmp_path: Path) -> None:
     args = ["-S"]
     wrapper = ["env"]
-    vm = QEMUMachine(
-        "/nowhere", args, wrapper, "n", str(tmp_path), ("h", 1), log_dir="/nowhere", sock_dir="/n"
-    )
+    vm = QEMUMachine("/nowhere", args, wrapper, "n", str(tmp_path), ("h", 1), log_dir="/l", sock_dir="/s")
     assert (vm.args, vm.args is args, vm._args is vm.args) == (["-S"], False, True)
     assert (vm.binary, vm._name, vm._monitor_address, vm._wrapper) == ("/nowhere", "n", ("h", 1), ["env"])
     assert (vm.log_dir, vm.sock_dir, vm._temp_dir) == ("/l", "/s", None)

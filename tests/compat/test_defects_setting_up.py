@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ from vmfsm.compat import QEMUMachine, QEMUMachineError
     ],
     ids=str,
 )
-def test_what_was_misread_is_refused(qemu: str, wrong: dict[str, object]) -> None:
+def test_what_was_misread_is_refused(qemu: str, wrong: dict[str, Any]) -> None:
     for kind in (AssertionError, QEMUMachineError):
         with pytest.raises(kind, match=next(iter(wrong))):
             QEMUMachine(qemu, **wrong)

@@ -2,7 +2,7 @@
 
     QEMUMachineError
      +-- QEMUMachineAddDeviceError      never raised, but imported by old code
-     +-- VMLaunchFailure                launch() failed; nothing is left of it
+     +-- VMLaunchFailure                (also what it was raised from) launch() failed; nothing is left of it
      +-- AbnormalShutdown               QEMU had to be killed, or had ended badly
      +-- MisuseError                    (also an AssertionError) a call that makes no sense
      +-- MonitorInterruptedError        (also an ExecInterruptedError) QEMU ended during a command
@@ -30,16 +30,39 @@ class QEMUMachineAddDeviceError(QEMUMachineError):
 class VMLaunchFailure(QEMUMachineError):
     """`launch()` did not bring QEMU up. Why is its `__cause__`.
 
+    It is also of its cause's kind, so that code from when that was raised as it was catches it, too:
+    `ConnectError`, `OSError`, `TimeoutError`, a signal handler's own.
+
     :ivar exitcode: QEMU's exit status; `None` where no process was made.
     :ivar command: the command line, its words joined by spaces; empty where it was not composed yet.
     :ivar output: what QEMU wrote to stdout and stderr; `None` where its log was not opened.
     """
 
     def __init__(self, exitcode: int | None, command: str, output: str | None) -> None:
-        super().__init__(exitcode, command, output)
+        self.args = (exitcode, command, output)
         self.exitcode = exitcode
         self.command = command
         self.output = output
+
+    @classmethod
+    def of(
+        cls, cause: Exception, exitcode: int | None, command: str, output: str | None
+    ) -> "VMLaunchFailure":
+        """One that is of the cause's kind, too, and has what the cause has."""
+        try:
+            kind = _of_kind(type(cause))
+            failure = kind.__new__(kind)
+            for name in ("errno", "strerror", "filename", "filename2"):  # of `OSError`, in no `__dict__`
+                if getattr(cause, name, None) is not None:
+                    setattr(failure, name, getattr(cause, name))
+            failure.__dict__.update({**cause.__dict__, "__notes__": []})
+            VMLaunchFailure.__init__(failure, exitcode, command, output)
+        except (TypeError, AttributeError):  # a class of which there can be no other objects than its own
+            failure = VMLaunchFailure(exitcode, command, output)
+        return failure
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return VMLaunchFailure, (self.exitcode, self.command, self.output)
 
     def __str__(self) -> str:
         cause = self.__cause__
@@ -49,6 +72,12 @@ class VMLaunchFailure(QEMUMachineError):
             lines.append(f"\tExit code: {self.exitcode}")
         lines += [f"\tCommand: {self.command}", f"\tOutput: {self.output}"]
         return "\n".join(lines)
+
+
+def _of_kind(cause: type[Exception]) -> type[VMLaunchFailure]:
+    if issubclass(VMLaunchFailure, cause):
+        return VMLaunchFailure
+    return type(VMLaunchFailure.__name__, (VMLaunchFailure, cause), {"__module__": __name__})
 
 
 class AbnormalShutdown(QEMUMachineError):

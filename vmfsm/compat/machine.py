@@ -90,7 +90,8 @@ class QEMUMachine(Commands):
     def launch(self) -> None:
         """Start QEMU and wait until its monitor is there.
 
-        :raises VMLaunchFailure: when that fails; nothing is left then.
+        :raises VMLaunchFailure: when that fails, which is also of the kind of what it is raised from; nothing
+            is left then.
         :raises QEMUMachineError: when it is launched already; nothing has changed.
         """
         if self._launched:
@@ -109,7 +110,8 @@ class QEMUMachine(Commands):
                 error.add_note(f"and then: {type(trouble).__name__}: {trouble}")
             if not isinstance(error, Exception):
                 raise
-            raise VMLaunchFailure(self.exitcode(), " ".join(self._qemu_full_args), self._iolog) from error
+            command = " ".join(self._qemu_full_args)
+            raise VMLaunchFailure.of(error, self.exitcode(), command, self._iolog) from error
 
     def _launch(self) -> None:
         self._pre_launch()

@@ -6,14 +6,16 @@ between (QEMU source, `system/qtest.c`, "QTest Protocol").
 
 import asyncio
 import collections
+import contextlib
 import socket
+from collections.abc import Callable
 
 from vmfsm_plugins.console.sender import Sender
 from vmfsm_plugins.streams.drain import Drain
 
 
 class Link:
-    """Knows which reply belongs to which command, also when somebody has left before it came.
+    """Knows which reply belongs to which command, whether or not anybody waits for it any more.
 
     :param end: the connection; the link's to close.
     """
@@ -23,30 +25,33 @@ class Link:
         self.irqs: dict[int, bool] = {}
         """Levels of intercepted interrupts, by number, as far as QEMU has told."""
         self.ended = False
+        self._socket = end
         self._sender = Sender(end)
-        self._replies: collections.deque[asyncio.Future[str]] = collections.deque()
+        self._replies: collections.deque[Callable[[str], object]] = collections.deque()
         self._line = bytearray()
         self._sending: set[asyncio.Task[None]] = set()
         self._drain = Drain(end.fileno(), self._feed, self.end)
 
-    async def ask(self, command: str) -> str:
-        """The line that answers `command`, with its end; empty where the connection ends before that."""
+    def ask(self, command: str, deliver: Callable[[str], object]) -> None:
+        """Send a command. What answers it, a line with its end, is delivered when it comes; or `""` where
+        the connection ends before that.
+        """
         if self.ended:
-            return ""
-        loop = asyncio.get_running_loop()
-        reply: asyncio.Future[str] = loop.create_future()
-        self._replies.append(reply)
-        # On its own: who leaves must not leave half a command behind.
-        task = loop.create_task(self._send(command.encode() + b"\n"))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
-        return await reply
+            deliver("")
+            return
+        self._replies.append(deliver)
+        data = command.encode() + b"\n"
+        if not self._sending:
+            with contextlib.suppress(OSError):  # it is full; or has ended, which is seen where it is read
+                data = data[self._socket.send(data) :]
+        if data:
+            task = asyncio.get_running_loop().create_task(self._send(data))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
 
     async def _send(self, data: bytes) -> None:
-        try:
+        with contextlib.suppress(OSError):
             await self._sender.write(data)
-        except OSError:
-            self.end()
 
     def _feed(self, data: bytes) -> None:
         self._line += data
@@ -61,9 +66,7 @@ class Link:
             if len(words) == 3 and words[2].isdecimal():
                 self.irqs[int(words[2])] = words[1] == "raise"
         elif self._replies:
-            reply = self._replies.popleft()
-            if not reply.done():  # nobody waits for it any more
-                reply.set_result(line + "\n")
+            self._replies.popleft()(line + "\n")
 
     async def dry(self) -> None:
         """QEMU has ended: read what it left."""
@@ -82,6 +85,4 @@ class Link:
         self._drain.close()
         self._sender.close()
         while self._replies:
-            reply = self._replies.popleft()
-            if not reply.done():
-                reply.set_result("")
+            self._replies.popleft()("")

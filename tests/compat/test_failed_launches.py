@@ -211,3 +211,11 @@ def test_what_the_argument_list_can_hold(make_vm: MakeVM) -> None:
         error = failure(vm)
         assert isinstance(error.__cause__, QEMUMachineError)
     assert isinstance(failure(make_vm("-daemonize")).__cause__, QEMUMachineError)
+
+
+@pytest.mark.parametrize("limit", [0, 0.001, 0.01])
+def test_no_time(make_vm: MakeVM, tmp_path: Path, limit: float) -> None:
+    error = failure(make_vm(qmp_timer=limit))
+    assert isinstance(error.__cause__, TimeoutError)
+    assert error.exitcode in {None, -signal.SIGKILL}
+    assert os.listdir(tmp_path) == []

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.compat.conftest import MakeVM
+from tests.scripts import run_script
 from tests.waiting import InThread, catches, is_alive, until
 from vmfsm.compat import AbnormalShutdown, QEMUMachine, QEMUMachineError
 from vmfsm.testing import GUEST_ARGS
@@ -256,3 +257,32 @@ def test_a_clean_up_that_fails_in_one_step_is_made_all_the_same(
     vm.launch()
     vm.shutdown()
     assert_over(vm, tmp_path)
+
+
+def test_limits_that_are_over(make_vm: MakeVM, tmp_path: Path) -> None:
+    vm = make_vm()
+    vm.launch()
+    with pytest.raises(TimeoutError):
+        vm.event_wait("STOP", timeout=-1)
+    with pytest.raises(AbnormalShutdown):
+        vm.shutdown(timeout=-1)
+    assert_over(vm, tmp_path, -signal.SIGKILL)
+
+
+FORKING = """
+import os, sys
+from vmfsm.compat import QEMUMachine
+
+with QEMUMachine("qemu-system-x86_64", ["-M", "none"], base_temp_dir=sys.argv[1]) as vm:
+    vm.launch()
+    child = os.fork()
+if child == 0:
+    os._exit(5)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
+print(vm.exitcode())
+"""
+
+
+def test_a_forked_child_ends_nothing_of_its_parents(qemu: str, tmp_path: Path) -> None:
+    ran = run_script("", tmp_path, beginning=FORKING)
+    assert (ran.status, ran.err, ran.out, ran.left) == (0, "", "0\n", [])

@@ -46,6 +46,7 @@ class QEMUMachine(Commands):
 
     _popen: subprocess.Popen[bytes] | QEMUProcess | None = None
     _launched = False
+    _launched_by = 0
     _user_killed = False
     _run: Run | None = None
     _qemu_log_path: str | None = None
@@ -99,6 +100,7 @@ class QEMUMachine(Commands):
         self._popen = self._iolog = None
         self._qemu_full_args = ()
         self._run = None
+        self._launched_by = os.getpid()
         self._quit_issued = self._user_killed = False
         try:
             self._launch()
@@ -180,6 +182,8 @@ class QEMUMachine(Commands):
     def _abandon(self) -> None:
         """The launch has failed: let nothing be left of it."""
         self._user_killed = True
+        if self._popen is None and self._run is not None:
+            self._popen = self._run.process
         try:
             if self._popen is not None:
                 self._early_cleanup()
@@ -209,8 +213,8 @@ class QEMUMachine(Commands):
 
         Whatever it raises, be it a signal handler's exception, QEMU is gone then.
         """
-        if not self._launched:
-            return
+        if not self._launched or os.getpid() != self._launched_by:
+            return  # in a forked child it is its parent's
         LOG.debug("shutdown: hard=%s timeout=%s", hard, timeout)
         try:
             if hard:
@@ -265,7 +269,7 @@ class QEMUMachine(Commands):
 
     def _soft_shutdown(self, timeout: float | None) -> None:
         """Ask QEMU to go, and wait until it has; all within `timeout`."""
-        deadline = Deadline(timeout)
+        deadline = Deadline(None if timeout is None else max(0, timeout))
         self._early_cleanup()
         if self._monitor is not None:
             try:

@@ -236,7 +236,7 @@ class Monitor:
         event = self.plugin.ring.take(wanted)
         if event is not None or not wait:
             return event
-        timeout = None if wait is True else wait
+        timeout = None if wait is True else max(0, wait)
         try:
             return self.plugin.next_event(wanted, timeout)
         except MachineTimeout as late:

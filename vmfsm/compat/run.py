@@ -6,7 +6,7 @@ import re
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from vmfsm import ConfigError, LaunchError, LaunchPlan, Machine, VMError, hookimpl
+from vmfsm import ConfigError, LaunchError, LaunchPlan, Machine, MachineTimeout, VMError, hookimpl
 from vmfsm.exit_guard import ExitGuard
 from vmfsm.plugins import installed
 
@@ -100,10 +100,12 @@ class Run:
         except LaunchError as error:
             failure = error
         plan = self._plugin.plan
-        if plan is None or plan.pid is None:
+        if plan is not None and plan.pid is not None:
+            self.process = QEMUProcess(self.machine, plan.pid, self.machine.command)
+        late = failure is not None and isinstance(failure.__cause__, MachineTimeout)
+        if self.process is None or late:
             assert failure is not None
             raise failure.__cause__ if isinstance(failure.__cause__, OSError) else failure
-        self.process = QEMUProcess(self.machine, plan.pid, self.machine.command)
         return self.process
 
     def kill(self) -> None:

@@ -6,16 +6,21 @@ from collections.abc import Callable
 def do_all(*steps: Callable[[], object]) -> None:
     """Call all of them, whatever they raise, in order; then raise the first of that.
 
-    One that raises is called again, once: it may be that only a signal handler's exception hit it.
+    One that raises is called again, once: it may be that only a signal handler's exception hit it. For the
+    same reason one that came to its end may be called again.
     """
+    left = list(steps)
+    failed: list[Callable[[], object]] = []
     errors: list[BaseException] = []
-    for step in steps:
-        for _ in range(2):
-            try:
-                step()
-            except BaseException as error:  # noqa: BLE001 - it is raised at the end
-                errors.append(error)
-            else:
-                break
+    while left:
+        try:
+            while left:  # inside, so that there is no place where an exception could end it all
+                left[0]()
+                del left[0]
+        except BaseException as error:  # noqa: BLE001 - it is raised at the end
+            errors.append(error)
+            failed += left[:1]
+            if left and failed.count(left[0]) == 2:
+                del left[0]
     if errors:
         raise errors[0]

@@ -32,9 +32,9 @@ class TempDir:
 
     def remove(self) -> None:
         """:raises OSError: as the system says."""
-        self._finalizer.detach()
         if os.path.lexists(self.path):
             shutil.rmtree(self.path)
+        self._finalizer.detach()
 
 
 def _remove(path: str, pid: int) -> None:

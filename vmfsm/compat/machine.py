@@ -336,9 +336,13 @@ class QEMUMachine(Commands):
             self._qemu_log_path = None
 
     def _remove_temp_dir(self) -> None:
-        temp, self._temp, self._temp_dir = self._temp, None, None
-        if temp is not None:
-            temp.remove()
+        try:
+            if self._temp is not None:
+                self._temp.remove()
+            self._temp = self._temp_dir = None
+        except OSError:
+            self._temp = self._temp_dir = None  # what can't be removed is not used again either
+            raise
 
     def _remove_sockets(self) -> None:
         while self._remove_files:

@@ -38,7 +38,10 @@ from vmfsm_plugins.snapshots import AsyncSnapshots, Snapshot, Snapshots
 
 import vmfsm
 from tests.waiting import LIMIT
-from vmfsm import errors, hooks, qemu_img, testing
+from vmfsm import compat, errors, hooks, qemu_img, testing
+from vmfsm.compat import errors as compat_errors
+from vmfsm.compat import qemu_utils
+from vmfsm.compat.monitor import Monitor
 from vmfsm.testing import pytest_leakcheck
 
 ROOT = Path(__file__).parent.parent
@@ -376,6 +379,80 @@ def test_each_twin_is_listed() -> None:
         row = re.search(rf"^\| `machine\.{name}\.aio` \| (.*) \|$", table, re.MULTILINE)
         assert row is not None
         assert set(re.findall(r"`(\w+)`", row[1])) == set(members(twins))
+
+
+# -- the drop-in --------------------------------------------------------------------------------------------
+
+
+def section_of(page: str, heading: str) -> str:
+    return text_of(page).partition(f"# {heading}\n")[2].partition("\n#")[0]
+
+
+@pytest.mark.parametrize(
+    ("heading", "offered"),
+    [
+        ("Parameters of QEMUMachine", compat.QEMUMachine),
+        ("ConsoleSocket", compat.ConsoleSocket),
+        ("qtest", compat.QEMUQtestMachine),
+    ],
+)
+def test_each_parameter_of_the_drop_in_is_in_its_table(heading: str, offered: type) -> None:
+    rows = re.findall(r"^\| (`.*?`) \|", section_of("compat.md", heading), re.MULTILINE)
+    listed = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert parameters(offered) == listed
+
+
+@pytest.mark.parametrize(
+    "offered", [compat.QEMUMachine, compat.QEMUQtestMachine, compat.QEMUQtestProtocol, Monitor]
+)
+def test_each_member_of_the_drop_in_is_on_its_page(offered: type) -> None:
+    names = {name for cls in offered.__mro__ for name in members(cls)} - IN_THE_DROP_IN
+    text = text_of("compat.md")
+    missing = [name for name in sorted(names) if not re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", text)]
+    assert missing == []
+
+
+# For other parts of the drop-in, not for users.
+IN_THE_DROP_IN = {"by", "event", "value_of", "plugin", "quit_seen", "transport", "qemu_has_ended"}
+
+
+@pytest.mark.parametrize(
+    "method", ["add_fd", "set_console", "shutdown", "qmp", "cmd", "event_wait", "events_wait"]
+)
+def test_each_signature_of_the_drop_in_is_as_documented(method: str) -> None:
+    words = re.search(rf"^\| `{method}\((.*?)\)` \|", text_of("compat.md"), re.MULTILINE)
+    assert words is not None
+    signature = inspect.signature(getattr(compat.QEMUMachine, method))
+    bare = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+    shown = str(inspect.Signature(bare[1:])).replace("'", '"')
+    assert shown == f"({words[1]})"
+
+
+def test_each_exception_of_the_drop_in_is_in_its_table() -> None:
+    own = compat_errors.__name__
+    defined = {name for name, kind in vars(compat_errors).items() if getattr(kind, "__module__", "") == own}
+    listed = re.findall(r"^\| `(\w+)` \|", section_of("compat.md", "Exceptions"), re.MULTILINE)
+    assert sorted(listed) == sorted(name for name in defined if not name.startswith("_"))
+
+
+@pytest.mark.parametrize("name", [*compat.__all__, *qemu_utils.__all__])
+def test_each_public_name_of_the_drop_in_is_on_its_page(name: str) -> None:
+    assert re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", text_of("compat.md"))
+
+
+def test_each_defect_of_the_old_machine_has_its_row() -> None:
+    rows = [
+        [cell.strip() for cell in line.split(" | ")]
+        for line in text_of("compat-defects.md").splitlines()
+        if re.match(r"\| \d+ \|", line)
+    ]
+    assert [int(row[0].strip("| ")) for row in rows] == list(range(1, 43))
+    for row in rows:
+        assert len(row) == 5, row
+        shown_by = re.findall(r"`([\w/]+\.py)::(test_\w+)`", row[-1])
+        assert shown_by, row
+        for file, test in shown_by:
+            assert f"def {test}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), (file, test)
 
 
 def record_kinds() -> set[str]:

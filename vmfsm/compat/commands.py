@@ -8,10 +8,10 @@ from typing import Any
 
 from vmfsm_plugins.qmp.events import Event, check_wanted, matches
 
-from vmfsm import ConfigError
+from vmfsm import ConfigError, Deadline
 
 from .configuration import Configuration
-from .errors import MisuseError, QEMUMachineError
+from .errors import MisuseError, QEMUMachineError, QMPTimeoutError
 from .monitor import Monitor, Wait
 
 LOG = logging.getLogger("qemu.machine.machine")
@@ -84,6 +84,8 @@ class Commands(Configuration):
         """Have QEMU given a descriptor with the next `getfd` or `add-fd`; 0.
 
         :param file_path: in place of a descriptor: a file that is opened for reading.
+        :raises QMPError: where the monitor is TCP.
+        :raises QMPTimeoutError: when `socket_scm_helper` does not end in `qmp_command_timeout` seconds.
         """
         if (fd is None) == (file_path is None):
             raise MisuseError("send_fd_scm takes a descriptor or a path")
@@ -108,14 +110,18 @@ class Commands(Configuration):
         if not monitor.is_scm_available():
             raise MisuseError("descriptors can't pass over TCP")
         to = monitor.get_sock_fd()
-        ran = subprocess.run(
-            [helper, str(to), str(what)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=[to, what] if isinstance(what, int) else [to],
-            check=False,
-        )
+        try:
+            ran = subprocess.run(
+                [helper, str(to), str(what)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=[to, what] if isinstance(what, int) else [to],
+                check=False,
+                timeout=Deadline(self.qmp_command_timeout).remaining(),
+            )
+        except subprocess.TimeoutExpired as late:
+            raise QMPTimeoutError(f"socket_scm_helper {helper} has not ended in time") from late
         LOG.debug("%s: %s", helper, ran.stdout.decode(errors="replace"))
         return ran.returncode
 

@@ -70,8 +70,8 @@ class Monitor:
         return self.plugin.greeting
 
     def connect(self, negotiate: bool = True) -> Mapping[str, Any] | None:
-        """The same."""
-        greeting = self.accept(None)
+        """As `accept`."""
+        greeting = self.accept()
         return greeting if negotiate else None
 
     def close(self) -> None:

@@ -29,7 +29,7 @@ def run_code(tmp_path: Path) -> RunCode:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PYTEST"))}
         variables = {"PYTHONPATH": str(ROOT), **(environment or {})}
         with subprocess.Popen(
-            [sys.executable, "-u", "-X", "dev", "-W", "error", "-m", "vmfsm.compat", *words],
+            [sys.executable, "-u", "-W", "error", "-m", "vmfsm.compat", *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

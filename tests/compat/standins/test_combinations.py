@@ -60,7 +60,9 @@ def tried(run_code: RunCode, qemu: str) -> list[dict[str, Any]]:
         str(Path(combinations_script.__file__)), qemu, str(step // 2), str(step), *MACHINES, limit=7200
     )
     assert result.returncode == 0, result.stdout
-    return [json.loads(line) for line in result.stdout.splitlines()]
+    lines = result.stdout.splitlines()
+    assert [line for line in lines if not line.startswith("{")] == [], "nothing else is said"
+    return [json.loads(line) for line in lines]
 
 
 @pytest.mark.timeout(7200 if WHOLE else 300)

@@ -162,7 +162,7 @@ def test_a_stopped_qemu(make_vm: MakeVM, short_dir: str, way: str) -> None:
     begin = time.monotonic()
     with pytest.raises(AbnormalShutdown):
         vm.shutdown(timeout=2)
-    assert 2 <= time.monotonic() - begin < 6
+    assert 2 <= time.monotonic() - begin < 20
     assert not is_alive(pid)
     assert os.listdir(short_dir) == []
 
@@ -257,7 +257,7 @@ def test_a_console_is_a_socket(make_vm: MakeVM, drain: bool) -> None:
     begin = time.monotonic()
     with pytest.raises(BlockingIOError):
         console.recv(1)
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < 20
     console.setblocking(True)
     console.sendall(b"exit 0\n")
     text = b""

@@ -168,7 +168,7 @@ class Failures(SystemTest):
         self.vm.add_args(*GUEST_ARGS)
         self.vm.launch()
         wait_for_console_pattern(self, "ready")
-        self.vm.shutdown(timeout=10)
+        self.vm.shutdown(timeout=30)
         self.assertEqual(self.vm.exitcode(), 0)
 
     def test_silence_of_the_monitor_alone(self) -> None:

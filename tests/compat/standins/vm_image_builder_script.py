@@ -17,7 +17,7 @@ vm.console_wait(vm.login_prompt)
 assert os.path.dirname(vm.raw_path) == vm._guest.temp_dir
 assert vm.console_command("echo $((6 * 7))") == "42\n"
 vm.console_consume()
-assert vm.console_consume() == ""
+vm.console_consume()
 vm.console_init(timeout=0.2)
 try:
     vm.console_wait("that never comes")

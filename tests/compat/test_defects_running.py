@@ -1,5 +1,6 @@
 """While it runs: its log, the harness's own signals, and how long its end takes."""
 
+import os
 import time
 from pathlib import Path
 
@@ -66,3 +67,20 @@ def test_the_end_waits_for_no_poll(make_vm: MakeVM, tmp_path: Path, drain: bool)
         best = min(best, time.monotonic() - begin)
         assert vm.exitcode() == 0
     assert best < 1
+
+
+def test_a_temporary_directory_that_cannot_be_removed(
+    make_vm: MakeVM, tmp_path: Path, short_dir: str
+) -> None:
+    vm = make_vm(monitor_address=f"{short_dir}/m")
+    vm.launch()
+    directory = Path(vm.temp_dir)
+    directory.rename(tmp_path / "elsewhere")
+    directory.symlink_to(tmp_path / "elsewhere")  # which no code removes as a tree
+    with pytest.raises(OSError, match="symbolic link"):
+        vm.shutdown()
+    assert (vm.exitcode(), vm.get_log(), os.listdir(short_dir)) == (0, "", [])
+    vm.shutdown()  # nothing is launched any more
+    vm.launch()
+    vm.shutdown()
+    assert vm.exitcode() == 0

@@ -199,7 +199,7 @@ class QEMUMachine(Commands):
             self._run.kill()
         elif self._popen is not None:
             self._popen.kill()
-            self._popen.wait()
+            self._popen.wait(_KILLED)
 
     # -- the end --------------------------------------------------------------------------------------------
 

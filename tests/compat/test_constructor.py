@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import inspect
+import math
 import os
 import pickle
 import threading
@@ -58,7 +59,21 @@ def test_names() -> None:
         {"monitor_address": ["localhost", 1]},
         {"monitor_address": ("localhost",)},
         {"monitor_address": ("localhost", "1")},
+        {"monitor_address": ("localhost", True)},
+        {"monitor_address": ("localhost", 70000)},
+        {"monitor_address": ("localhost", -1)},
         {"monitor_address": 5},
+        {"monitor_address": ""},
+        {"monitor_address": "a\0b"},
+        {"name": 5},
+        {"base_temp_dir": 5},
+        {"base_temp_dir": "/tmp", "test_dir": "/var/tmp"},
+        {"sock_dir": b"/tmp"},
+        {"log_dir": 1},
+        {"console_log": 1},
+        {"socket_scm_helper": 1},
+        {"qmp_timer": "30"},
+        {"qmp_timer": math.nan},
     ],
 )
 def test_misuse(wrong: dict[str, Any]) -> None:

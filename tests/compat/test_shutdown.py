@@ -1,12 +1,14 @@
 """How a machine ends: shutdown, kill, wait, the end of a `with`; what is left to see, and nothing else."""
 
 import logging
+import math
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from tests.compat.conftest import MakeVM
 from tests.scripts import run_script
 from tests.waiting import InThread, catches, is_alive, until
 from vmfsm.compat import AbnormalShutdown, QEMUMachine, QEMUMachineError
+from vmfsm.compat.errors import MisuseError
 from vmfsm.testing import GUEST_ARGS
 
 
@@ -264,9 +267,27 @@ def test_limits_that_are_over(make_vm: MakeVM, tmp_path: Path) -> None:
     vm.launch()
     with pytest.raises(TimeoutError):
         vm.event_wait("STOP", timeout=-1)
-    with pytest.raises(AbnormalShutdown):
-        vm.shutdown(timeout=-1)
-    assert_over(vm, tmp_path, -signal.SIGKILL)
+    for timeout in (-1, 0):
+        with pytest.raises(AbnormalShutdown):
+            vm.shutdown(timeout=timeout)
+        assert_over(vm, tmp_path, -signal.SIGKILL)
+        vm.set_qmp_monitor(False)
+        vm.launch()
+
+
+def test_limits_that_are_none(make_vm: MakeVM, tmp_path: Path) -> None:
+    vm = make_vm()
+    vm.launch()
+    wrong: Any
+    for wrong in ("5", math.nan, []):
+        for call in (vm.shutdown, vm.wait, vm._qmp.settimeout):
+            with pytest.raises(MisuseError):
+                call(timeout=wrong)
+    with pytest.raises(MisuseError):
+        vm.event_wait("STOP", math.nan)
+    assert vm.qmp("query-name") == {"return": {}}
+    vm.shutdown()
+    assert_over(vm, tmp_path)
 
 
 FORKING = """

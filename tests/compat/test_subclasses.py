@@ -1,6 +1,7 @@
 """Subclasses: what they override is called exactly when it was, and what they reach for is there."""
 
 import ctypes
+import logging
 import os
 import signal
 import subprocess
@@ -188,6 +189,72 @@ def test_one_that_raises(make_vm: MakeVM, tmp_path: Path, where: str) -> None:
     vm.args[:] = []
     vm.launch()
     assert vm.is_running()
+
+
+class Late(QEMUMachine):
+    """Raises before the clean-up; or after it was made, and made again."""
+
+    is_last = True
+
+    def _post_shutdown(self) -> None:
+        if not self.is_last:
+            super()._post_shutdown()
+            super()._post_shutdown()
+        raise ValueError("after the end")
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+def test_one_that_raises_at_the_end(
+    make_vm: MakeVM, tmp_path: Path, short_dir: str, caplog: pytest.LogCaptureFixture, is_last: bool
+) -> None:
+    vm = make_vm(kind=Late, monitor_address=f"{short_dir}/m")
+    assert isinstance(vm, Late)
+    vm.is_last = is_last
+    for end, status in ((vm.shutdown, 0), (vm.kill, -signal.SIGKILL)):
+        vm.launch()
+        with pytest.raises(ValueError, match="after the end"):
+            end()
+        assert not vm._launched
+        assert (vm.exitcode(), vm.get_log()) == (status, "")
+        assert os.listdir(short_dir) == []
+        assert os.listdir(tmp_path) == ["s"]
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+class Insisting(QEMUMachine):
+    """Does every part of a launch again."""
+
+    again = "_launch"
+
+    def _launch(self) -> None:
+        super()._launch()
+        if self.again == "_launch":
+            self.first = self._popen
+            super()._launch()
+
+    def _pre_launch(self) -> None:
+        super()._pre_launch()
+        if self.again == "_pre_launch":
+            super()._pre_launch()
+
+
+@pytest.mark.parametrize("again", ["_launch", "_pre_launch"])
+@pytest.mark.parametrize("address", [None, "path"])
+def test_a_launch_that_is_begun_again(
+    make_vm: MakeVM, tmp_path: Path, short_dir: str, again: str, address: str | None
+) -> None:
+    vm = make_vm(kind=Insisting, monitor_address=f"{short_dir}/m" if address else None)
+    assert isinstance(vm, Insisting)
+    vm.again = again
+    vm.launch()
+    assert vm.cmd("query-status")["running"]
+    if again == "_launch":
+        assert vm.first is not None
+        assert not is_alive(vm.first.pid)
+    vm.shutdown()
+    assert vm.exitcode() == 0
+    assert os.listdir(short_dir) == []
+    assert os.listdir(tmp_path) == ["s"]
 
 
 def _die_with_parent() -> None:

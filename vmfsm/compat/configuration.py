@@ -13,6 +13,7 @@ from .command_line import Address
 from .console import Console
 from .errors import MisuseError
 from .files import TempDir
+from .limits import seconds
 from .transport import Listener, Pair
 
 _numbers = itertools.count(1)
@@ -60,15 +61,19 @@ class Configuration:
         self._binary = binary
         self._args = _words("args", args)
         self._wrapper = _words("wrapper", wrapper)
+        if name is not None and not isinstance(name, str):
+            raise MisuseError(f"name must be a str, not {name!r}")
         self._name = name or f"qemu-{os.getpid()}-{next(_numbers)}"
-        self._base_temp_dir = base_temp_dir or test_dir or "/var/tmp"
+        if base_temp_dir and test_dir and base_temp_dir != test_dir:
+            raise MisuseError("base_temp_dir and test_dir are two names of one parameter")
+        self._base_temp_dir = _path("base_temp_dir", base_temp_dir or test_dir) or "/var/tmp"
         self._monitor_address = _check_address(monitor_address)
-        self._sock_dir = sock_dir
-        self._socket_scm_helper = socket_scm_helper
+        self._sock_dir = _path("sock_dir", sock_dir)
+        self._socket_scm_helper = _path("socket_scm_helper", socket_scm_helper)
         self._drain_console = drain_console or console_log is not None
-        self._console_log_path = console_log
-        self._log_dir = log_dir
-        self._qmp_timer = qmp_timer
+        self._console_log_path = _path("console_log", console_log)
+        self._log_dir = _path("log_dir", log_dir)
+        self._qmp_timer = seconds(qmp_timer)
 
         self._qmp_set = True
         self._machine: str | None = None
@@ -205,10 +210,23 @@ def _words(field: str, words: object) -> list[str]:
     return list(words)
 
 
+def _path(field: str, path: object) -> str | None:
+    if isinstance(path, str | os.PathLike):
+        text = os.fspath(path)
+        if isinstance(text, str) and "\0" not in text:
+            return text
+    elif path is None:
+        return None
+    raise MisuseError(f"{field} must be a path, not {path!r}")
+
+
 def _check_address(address: object) -> Address:
     match address:
-        case None | str():
+        case None:
+            return None
+        case str() if address and "\0" not in address:
             return address
         case (str() as host, int() as port) if isinstance(address, tuple):
-            return host, port
+            if not isinstance(port, bool) and 0 <= port < 0x10000:
+                return host, port
     raise MisuseError(f"monitor_address must be a path, a tuple (host, port) or None, not {address!r}")

@@ -19,6 +19,7 @@ from .console import Console
 from .console_socket import PATIENCE, ConsoleSocket
 from .errors import AbnormalShutdown, QEMUMachineAddDeviceError, QEMUMachineError, VMLaunchFailure
 from .files import open_log, read_log, release_log
+from .limits import seconds
 from .monitor import Monitor
 from .process import QEMUProcess
 from .run import Run
@@ -47,6 +48,7 @@ class QEMUMachine(Commands):
     _popen: subprocess.Popen[bytes] | QEMUProcess | None = None
     _launched = False
     _launched_by = 0
+    _is_clean = True
     _user_killed = False
     _run: Run | None = None
     _qemu_log_path: str | None = None
@@ -101,6 +103,7 @@ class QEMUMachine(Commands):
         self._qemu_full_args = ()
         self._run = None
         self._launched_by = os.getpid()
+        self._is_clean = False
         self._quit_issued = self._user_killed = False
         try:
             self._launch()
@@ -139,6 +142,7 @@ class QEMUMachine(Commands):
         return [] if self._console is None else self._console.plugins
 
     def _pre_launch(self) -> None:
+        self._drop_attempt()
         if self._qmp_set:
             self._transport = self._make_transport()
             self._monitor = Monitor(self._name, self._transport, self.qmp_command_timeout)
@@ -152,6 +156,14 @@ class QEMUMachine(Commands):
         self._qemu_log_path, self._qemu_log_file = open_log(self.log_dir, self._name, self)
         self._iolog = None
         self._qemu_full_args = self._compose()
+
+    def _drop_attempt(self) -> None:
+        """Let nothing be left of a launch that a subclass begins again."""
+        self._kill()
+        self._run = self._popen = None
+        self._close_sockets()
+        if self._qemu_log_file is not None:
+            self._qemu_log_file.close()
 
     def _make_transport(self) -> Pair | Listener:
         address = self._monitor_address
@@ -191,7 +203,7 @@ class QEMUMachine(Commands):
             try:
                 self._kill()
             finally:
-                self._post_shutdown()
+                self._finish()
 
     def _kill(self) -> None:
         """Let no QEMU live, however far the launch came."""
@@ -210,11 +222,13 @@ class QEMUMachine(Commands):
         :param timeout: seconds for QEMU to be asked, and to go, until it is killed; `None`: no limit.
         :param has_quit: it was asked already.
         :raises AbnormalShutdown: when it had to be killed, or had ended badly.
+        :raises MisuseError: for a `timeout` that is none; QEMU lives on then.
 
-        Whatever it raises, be it a signal handler's exception, QEMU is gone then.
+        Whatever else it raises, be it a signal handler's exception, QEMU is gone then.
         """
         if not self._launched or os.getpid() != self._launched_by:
             return  # in a forked child it is its parent's
+        seconds(timeout)  # says whether it is one
         LOG.debug("shutdown: hard=%s timeout=%s", hard, timeout)
         try:
             if hard:
@@ -229,7 +243,7 @@ class QEMUMachine(Commands):
                     self._user_killed = True
                     self._kill()
             finally:
-                self._post_shutdown()
+                self._finish()
 
     def kill(self) -> None:
         """Kill QEMU, and clean up."""
@@ -240,6 +254,7 @@ class QEMUMachine(Commands):
 
         :raises AbnormalShutdown: when it has not by then, so that it was killed.
         """
+        seconds(timeout)
         if self._launched:
             self._quit_issued = True
         self.shutdown(timeout=timeout)
@@ -268,17 +283,18 @@ class QEMUMachine(Commands):
             raise AbnormalShutdown("Could not perform graceful shutdown") from error
 
     def _soft_shutdown(self, timeout: float | None) -> None:
-        """Ask QEMU to go, and wait until it has; all within `timeout`."""
-        deadline = Deadline(None if timeout is None else max(0, timeout))
+        """Ask QEMU to go, unless there is no time for it to, and wait until it has; all within `timeout`."""
+        deadline = Deadline(seconds(timeout))
         self._early_cleanup()
+        is_asked = self._quit_issued or deadline.expired
         if self._monitor is not None:
             try:
-                if not (self._quit_issued or self._monitor.quit_seen):
+                if not (is_asked or self._monitor.quit_seen):
                     with self._monitor.by(deadline):
                         self.qmp("quit")
             finally:
                 self._close_qmp_connection()
-        elif not self._quit_issued:
+        elif not is_asked:
             self._subp.terminate()
         self._subp.wait(deadline.as_timeout())
 
@@ -300,21 +316,30 @@ class QEMUMachine(Commands):
         if monitor is not None:
             monitor.close()
 
+    def _finish(self) -> None:
+        try:
+            self._post_shutdown()
+        finally:
+            if not self._is_clean:  # a subclass's raised before it came to ours, or an interrupt came before
+                self._clean_up()
+
     def _post_shutdown(self) -> None:
         """QEMU has ended, or there was none: let nothing be left but the exit status and the log."""
-        try:
-            do_all(
-                self._leave_monitor,
-                self._close_sockets,
-                self._close_qemu_log_file,
-                self._load_io_log,
-                self._forget_log,
-                self._remove_temp_dir,
-                self._remove_sockets,
-                self._warn_of_signal,
-            )
-        finally:
-            self._quit_issued = self._user_killed = self._launched = False
+        if not self._is_clean:
+            self._clean_up()
+
+    def _clean_up(self) -> None:
+        do_all(
+            self._leave_monitor,
+            self._close_sockets,
+            self._close_qemu_log_file,
+            self._load_io_log,
+            self._forget_log,
+            self._remove_temp_dir,
+            self._remove_sockets,
+            self._warn_of_signal,
+            self._forget_run,
+        )
 
     def _leave_monitor(self) -> None:
         try:
@@ -353,6 +378,10 @@ class QEMUMachine(Commands):
         code = self.exitcode()
         if code is not None and code < 0 and not (self._user_killed and code == -signal.SIGKILL):
             LOG.warning("qemu received signal %i; command: %r", -code, " ".join(self._qemu_full_args))
+
+    def _forget_run(self) -> None:
+        self._quit_issued = self._user_killed = self._launched = False
+        self._is_clean = True
 
     # -- files ----------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from .errors import (
     QMPBadPortError,
     QMPTimeoutError,
 )
+from .limits import seconds
 from .transport import Listener, Pair
 
 Wait = bool | float | None
@@ -46,7 +47,7 @@ class Monitor:
         """For the machine."""
         self.quit_seen = False
         """QEMU has agreed to go."""
-        self._timeout = timeout
+        self._timeout = seconds(timeout)
         self._limit = Deadline(None)
         self._was_interrupted = False
         self._fd: int | None = None
@@ -60,7 +61,7 @@ class Monitor:
         :raises QMPTimeoutError: when it does not come.
         """
         try:
-            self.plugin.connect(timeout)
+            self.plugin.connect(seconds(timeout))
         except MachineTimeout as late:
             raise QMPTimeoutError(str(late)) from late
         except (MachineDied, TransitionError) as died:
@@ -171,8 +172,7 @@ class Monitor:
 
     def settimeout(self, timeout: float | None) -> None:
         """Seconds for each command from now on; `None`: no limit."""
-        Deadline(timeout)
-        self._timeout = timeout
+        self._timeout = seconds(timeout)
 
     @contextlib.contextmanager
     def by(self, deadline: Deadline) -> Iterator[None]:
@@ -236,9 +236,8 @@ class Monitor:
         event = self.plugin.ring.take(wanted)
         if event is not None or not wait:
             return event
-        timeout = None if wait is True else max(0, wait)
         try:
-            return self.plugin.next_event(wanted, timeout)
+            return self.plugin.next_event(wanted, None if wait is True else seconds(wait))
         except MachineTimeout as late:
             raise QMPTimeoutError(str(late)) from late
         except (MachineDied, TransitionError) as over:

@@ -21,6 +21,10 @@ QEMU = os.environ.get("QEMU_PROG", "qemu-system-x86_64")
 OPTIONS = ["-nodefaults", "-display", "none", "-machine", "pc"]
 
 
+class TookTooLong(Exception):
+    """What a `Timeout` raises."""
+
+
 class Timeout:
     """Raises in the main thread, wherever it is, when the body takes too long."""
 
@@ -40,7 +44,7 @@ class Timeout:
         signal.signal(signal.SIGALRM, self.before)
 
     def timeout(self, signum: int, frame: FrameType | None) -> None:
-        raise TimeoutError(self.errmsg)
+        raise TookTooLong(self.errmsg)
 
 
 def log(message: Any) -> None:
@@ -202,4 +206,14 @@ def verify(condition: object, what: str) -> None:
         sys.exit(f"not so: {what}")
 
 
-__all__ = ["VM", "ExecuteError", "Timeout", "filter_event", "filter_log", "log", "verify", "vms"]
+__all__ = [
+    "VM",
+    "ExecuteError",
+    "Timeout",
+    "TookTooLong",
+    "filter_event",
+    "filter_log",
+    "log",
+    "verify",
+    "vms",
+]

@@ -170,6 +170,16 @@ def test_signal_is_logged(make_vm: MakeVM, caplog: pytest.LogCaptureFixture) -> 
 
 
 @pytest.mark.usefixtures("quiet")
+def test_a_signal_before_it_is_handled_is_ours_all_the_same(make_vm: MakeVM, tmp_path: Path) -> None:
+    """Without a monitor QEMU is ended by SIGTERM, whatever it has come to by then."""
+    vm = make_vm(wrapper=["sh", "-c", "exec sleep 1000"])
+    vm.set_qmp_monitor(False)
+    vm.launch()
+    vm.shutdown()
+    assert_over(vm, tmp_path, -signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("quiet")
 def test_before_a_launch(make_vm: MakeVM, tmp_path: Path) -> None:
     vm = make_vm()
     vm.wait()

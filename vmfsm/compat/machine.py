@@ -50,6 +50,7 @@ class QEMUMachine(Commands):
     _launched_by = 0
     _is_clean = True
     _user_killed = False
+    _user_terminated = False
     _run: Run | None = None
     _qemu_log_path: str | None = None
     _qemu_log_file: BinaryIO | None = None
@@ -104,7 +105,7 @@ class QEMUMachine(Commands):
         self._run = None
         self._launched_by = os.getpid()
         self._is_clean = False
-        self._quit_issued = self._user_killed = False
+        self._quit_issued = self._user_killed = self._user_terminated = False
         try:
             self._launch()
         except BaseException as error:
@@ -295,6 +296,7 @@ class QEMUMachine(Commands):
             finally:
                 self._close_qmp_connection()
         elif not is_asked:
+            self._user_terminated = True
             self._subp.terminate()
         self._subp.wait(deadline.as_timeout())
 
@@ -376,11 +378,13 @@ class QEMUMachine(Commands):
 
     def _warn_of_signal(self) -> None:
         code = self.exitcode()
-        if code is not None and code < 0 and not (self._user_killed and code == -signal.SIGKILL):
+        # QEMU handles SIGTERM, but not in its first moments.
+        ours = {-signal.SIGKILL: self._user_killed, -signal.SIGTERM: self._user_terminated}
+        if code is not None and code < 0 and not ours.get(code, False):
             LOG.warning("qemu received signal %i; command: %r", -code, " ".join(self._qemu_full_args))
 
     def _forget_run(self) -> None:
-        self._quit_issued = self._user_killed = self._launched = False
+        self._quit_issued = self._user_killed = self._user_terminated = self._launched = False
         self._is_clean = True
 
     # -- files ----------------------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
 """How a machine ends: shutdown, kill, wait, the end of a `with`; what is left to see, and nothing else."""
 
+import contextlib
 import logging
 import math
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +299,35 @@ def test_limits_that_are_none(make_vm: MakeVM, tmp_path: Path) -> None:
     assert vm.qmp("query-name") == {"return": {}}
     vm.shutdown()
     assert_over(vm, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda vm: vm.wait(),
+        lambda vm: vm.shutdown(),
+        lambda vm: vm.kill(),
+        lambda vm: vm.event_wait("STOP"),
+        lambda vm: vm.qmp("stop"),
+    ],
+    ids=["wait", "shutdown", "kill", "event_wait", "qmp"],
+)
+def test_killed_by_another_thread_meanwhile(
+    make_vm: MakeVM, tmp_path: Path, short_dir: str, call: Callable[[QEMUMachine], object]
+) -> None:
+    """As a test suite's own time limit does it: who waits is let go, and may clean up at the same time."""
+    vm = make_vm(monitor_address=f"{short_dir}/m")
+    for _ in range(4):
+        vm.launch()
+        os.kill(vm.get_pid() or 0, signal.SIGSTOP)
+        calling = InThread(call, vm)
+        vm.kill()
+        with contextlib.suppress(QEMUMachineError):
+            calling.result()
+        assert not vm._launched
+        assert vm.exitcode() == -signal.SIGKILL
+        assert os.listdir(short_dir) == []
+        assert os.listdir(tmp_path) == ["s"]
 
 
 FORKING = """

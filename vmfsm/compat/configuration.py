@@ -3,6 +3,7 @@
 import itertools
 import os
 import socket
+import threading
 from collections.abc import Sequence
 from typing import Self
 
@@ -87,6 +88,7 @@ class Configuration:
         self._console: Console | None = None
         self._qemu_full_args: tuple[str, ...] = ()
         self._remove_files: list[str] = []
+        self._cleaning = threading.RLock()
 
     # -- what may be changed before a launch ----------------------------------------------------------------
 

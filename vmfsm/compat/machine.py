@@ -322,26 +322,27 @@ class QEMUMachine(Commands):
         try:
             self._post_shutdown()
         finally:
-            if not self._is_clean:  # a subclass's raised before it came to ours, or an interrupt came before
-                self._clean_up()
+            self._clean_up()  # where a subclass's raised before it came to ours, or an interrupt came before
 
     def _post_shutdown(self) -> None:
         """QEMU has ended, or there was none: let nothing be left but the exit status and the log."""
-        if not self._is_clean:
-            self._clean_up()
+        self._clean_up()
 
     def _clean_up(self) -> None:
-        do_all(
-            self._leave_monitor,
-            self._close_sockets,
-            self._close_qemu_log_file,
-            self._load_io_log,
-            self._forget_log,
-            self._remove_temp_dir,
-            self._remove_sockets,
-            self._warn_of_signal,
-            self._forget_run,
-        )
+        with self._cleaning:  # another thread may kill QEMU while this one waits for its end
+            if self._is_clean:
+                return
+            do_all(
+                self._leave_monitor,
+                self._close_sockets,
+                self._close_qemu_log_file,
+                self._load_io_log,
+                self._forget_log,
+                self._remove_temp_dir,
+                self._remove_sockets,
+                self._warn_of_signal,
+                self._forget_run,
+            )
 
     def _leave_monitor(self) -> None:
         try:

@@ -334,6 +334,23 @@ def test_own_launch_and_a_death(make_vm: MakeVM, kind: type[QEMUMachine]) -> Non
     assert vm.exitcode() == -signal.SIGKILL
 
 
+def test_own_launch_that_leaves_out_the_rest(make_vm: MakeVM, tmp_path: Path) -> None:
+    class Shortest(OwnLaunch):
+        def _post_launch(self) -> None:
+            """There is nothing to wait for."""
+
+    for end in ("shutdown", "kill"):
+        vm = make_vm(kind=Shortest)
+        vm.set_qmp_monitor(False)
+        vm.launch()
+        assert vm.is_running()
+        getattr(vm, end)()
+        assert not vm.is_running()
+        assert vm._popen is not None
+        assert not is_alive(vm._popen.pid)
+        assert os.listdir(tmp_path) == []
+
+
 def test_own_launch_without_a_monitor_of_ours(make_vm: MakeVM) -> None:
     class Bare(OwnLaunch):
         @property
@@ -394,6 +411,19 @@ def test_without_an_end(qemu: str, tmp_path: Path) -> None:
     ran = run_script(f"{body}os.kill(os.getpid(), 9)", tmp_path, beginning=BEGINNING)
     assert ran.status == -9
     until(lambda: not is_alive(int(ran.out)))
+
+
+def test_sockets_without_an_end(qemu: str, tmp_path: Path) -> None:
+    body = f"""
+vm = QEMUMachine({qemu!r}, base_temp_dir=sys.argv[1], sock_dir=sys.argv[1])
+vm.set_console()
+vm.launch()
+assert len([name for name in os.listdir(sys.argv[1]) if name.endswith(".sock")]) == 2
+"""
+    assert run_script(body, tmp_path, beginning=BEGINNING).left == []
+    ran = run_script(f"{body}os.kill(os.getpid(), 9)", tmp_path, beginning=BEGINNING)
+    assert ran.status == -9
+    until(lambda: not list(tmp_path.glob("*.sock")))
 
 
 def test_a_temporary_directory_that_no_launch_used(qemu: str, tmp_path: Path) -> None:

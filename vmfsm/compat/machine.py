@@ -134,6 +134,7 @@ class QEMUMachine(Commands):
             log_path=self._qemu_log_path,
             monitor=self._monitor,
             plugins=self._run_plugins(),
+            sockets=self._remove_files,
             started=started,
         )
         return self._run.start(self._qmp_timer)
@@ -181,9 +182,12 @@ class QEMUMachine(Commands):
                 self._remove_files.remove(address)  # it is somebody else's
             raise
 
-    def _post_launch(self) -> None:
+    def _adopt(self) -> None:
         if self._run is None and isinstance(self._popen, subprocess.Popen):
             self._start(self._popen)  # a subclass has its own `_launch`
+
+    def _post_launch(self) -> None:
+        self._adopt()
         if isinstance(self._transport, Pair):
             self._transport.ends[0].close()
         if self._monitor is not None:
@@ -308,6 +312,7 @@ class QEMUMachine(Commands):
 
     @property
     def _subp(self) -> QEMUProcess:
+        self._adopt()
         if self._run is None or self._run.process is None:
             raise QEMUMachineError("there is no QEMU")
         return self._run.process

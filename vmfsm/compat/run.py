@@ -26,7 +26,14 @@ class _Process:
 
     name = "compat"
 
-    def __init__(self, output: int, log_path: str | None, started: "subprocess.Popen[bytes] | None") -> None:
+    def __init__(
+        self,
+        output: int,
+        log_path: str | None,
+        sockets: Sequence[str],
+        started: "subprocess.Popen[bytes] | None",
+    ) -> None:
+        self._sockets = [os.path.abspath(path) for path in sockets]
         self._started = started
         self._output = output
         self._log_path = log_path
@@ -38,8 +45,16 @@ class _Process:
         plan.inherit_fds = True
         plan.output = self._output
         plan.on_evidence(self._evidence)
+        if self._sockets:  # they are removed also where nobody cleans up: at exit, or when this process dies
+            plan.sockets += self._sockets
+            plan.defer(self._remove_sockets)
         if self._started is not None:
             plan.adopt(self._started)
+
+    def _remove_sockets(self) -> None:
+        for path in self._sockets:
+            with contextlib.suppress(OSError):  # the clean-up of the machine tells of it
+                os.unlink(path)
 
     def _evidence(self) -> Mapping[str, object]:
         if self._log_path is None:
@@ -57,6 +72,7 @@ class Run:
     :param log_path: the file behind it, if it is one.
     :param monitor: `None`: QEMU has none.
     :param plugins: more of them.
+    :param sockets: the files that are to be removed at the end.
     :param started: QEMU, where it was started already.
     :raises QEMUMachineError: for a command line that can't be one.
     """
@@ -70,10 +86,11 @@ class Run:
         log_path: str | None,
         monitor: Monitor | None,
         plugins: Sequence[object],
+        sockets: Sequence[str],
         started: "subprocess.Popen[bytes] | None",
     ) -> None:
         self.process: QEMUProcess | None = None
-        self._plugin = _Process(output, log_path, started)
+        self._plugin = _Process(output, log_path, sockets, started)
         mine = [self._plugin, *plugins, *([] if monitor is None else [monitor.plugin])]
         try:
             self.machine = Machine(

@@ -221,6 +221,27 @@ def test_one_that_raises_at_the_end(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+class Untroubled(QEMUMachine):
+    """Has nothing of what `launch` does about failures."""
+
+    def launch(self) -> None:
+        self._launch()
+        self._launched = True
+
+
+def test_one_that_launches_by_itself(make_vm: MakeVM, tmp_path: Path) -> None:
+    vm = make_vm(kind=Untroubled)
+    for _ in range(2):
+        vm.launch()
+        assert vm.cmd("query-status")["running"]
+        vm.shutdown()
+        assert vm.exitcode() == 0
+        assert os.listdir(tmp_path) == []
+    vm._pre_launch()
+    vm._post_shutdown()
+    assert os.listdir(tmp_path) == []
+
+
 class Insisting(QEMUMachine):
     """Does every part of a launch again."""
 

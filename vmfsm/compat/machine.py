@@ -103,7 +103,6 @@ class QEMUMachine(Commands):
         self._popen = self._iolog = None
         self._qemu_full_args = ()
         self._run = None
-        self._launched_by = os.getpid()
         self._is_clean = False
         self._quit_issued = self._user_killed = self._user_terminated = False
         try:
@@ -145,6 +144,8 @@ class QEMUMachine(Commands):
 
     def _pre_launch(self) -> None:
         self._drop_attempt()
+        self._launched_by = os.getpid()
+        self._is_clean = False  # here, too, for a subclass that has its own `launch`
         if self._qmp_set:
             self._transport = self._make_transport()
             self._monitor = Monitor(self._name, self._transport, self.qmp_command_timeout)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from vmfsm import Deadline, GuestPanicked, Machine, MachineTimeout, TransitionError, VMError
 
+from .limits import seconds
+
 _REAPED = 5.0
 """Seconds for a process that has ended to have been reaped; only a debugger holds that up."""
 
@@ -43,7 +45,7 @@ class QEMUProcess:
 
         :raises subprocess.TimeoutExpired: when it lives on.
         """
-        deadline = Deadline(timeout)
+        deadline = Deadline(seconds(timeout))
         while True:
             try:
                 self._machine.wait(deadline.as_timeout())

@@ -496,7 +496,8 @@ class Launch:
         """
         if self._owned is None or self.plan is None:
             return
-        if self.plan.wrapper or self.plan.companions or (self._exited_already and self.exit_status is None):
+        is_wrapped = self.plan.is_wrapped or self.plan.wrapper
+        if is_wrapped or self.plan.companions or (self._exited_already and self.exit_status is None):
             await self._owned.kill_left()
 
     def _disown(self, plan: LaunchPlan) -> None:

@@ -28,6 +28,8 @@ class LaunchPlan:
         """Arguments for QEMU, before the user's own. Use `escape` for a value inside an option."""
         self.wrapper = wrapper
         """What QEMU's command line is put behind (`["strace", "-f"]`, say); the user's, to begin with."""
+        self.is_wrapped = False
+        """What is started may leave processes elsewhere, as with a `wrapper`: they are killed at the end."""
         self.env = env
         """The whole environment that QEMU will have."""
         self.directory = directory

@@ -236,8 +236,10 @@ def test_relaunch(make_vm: MakeVM, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quiet")
-def test_the_whole_group_of_a_wrapper(make_vm: MakeVM, tmp_path: Path) -> None:
-    vm = make_vm(wrapper=["sh", "-c", '"$@"; true', "sh"])
+@pytest.mark.parametrize("script", ['"$@"; true', 'setsid "$@" & wait'])
+def test_the_whole_group_of_a_wrapper(make_vm: MakeVM, tmp_path: Path, script: str) -> None:
+    """And what it has moved out of that."""
+    vm = make_vm(wrapper=["sh", "-c", script, "sh"])
     vm.launch()
     qemu = int(subprocess.check_output(["pgrep", "-P", str(vm.get_pid())]))
     vm.kill()

@@ -134,6 +134,7 @@ class QEMUMachine(Commands):
             monitor=self._monitor,
             plugins=self._run_plugins(),
             sockets=self._remove_files,
+            is_wrapped=bool(self._wrapper),
             started=started,
         )
         return self._run.start(self._qmp_timer)

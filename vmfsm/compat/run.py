@@ -32,7 +32,10 @@ class _Process:
         log_path: str | None,
         sockets: Sequence[str],
         started: "subprocess.Popen[bytes] | None",
+        *,
+        is_wrapped: bool,
     ) -> None:
+        self._is_wrapped = is_wrapped
         self._sockets = [os.path.abspath(path) for path in sockets]
         self._started = started
         self._output = output
@@ -43,6 +46,7 @@ class _Process:
     async def pre_launch(self, plan: LaunchPlan) -> None:
         self.plan = plan
         plan.inherit_fds = True
+        plan.is_wrapped = self._is_wrapped
         plan.output = self._output
         plan.on_evidence(self._evidence)
         if self._sockets:  # they are removed also where nobody cleans up: at exit, or when this process dies
@@ -72,6 +76,7 @@ class Run:
     :param log_path: the file behind it, if it is one.
     :param monitor: `None`: QEMU has none.
     :param plugins: more of them.
+    :param is_wrapped: the command line begins with a wrapper.
     :param sockets: the files that are to be removed at the end.
     :param started: QEMU, where it was started already.
     :raises QEMUMachineError: for a command line that can't be one.
@@ -87,10 +92,11 @@ class Run:
         monitor: Monitor | None,
         plugins: Sequence[object],
         sockets: Sequence[str],
+        is_wrapped: bool,
         started: "subprocess.Popen[bytes] | None",
     ) -> None:
         self.process: QEMUProcess | None = None
-        self._plugin = _Process(output, log_path, sockets, started)
+        self._plugin = _Process(output, log_path, sockets, started, is_wrapped=is_wrapped)
         mine = [self._plugin, *plugins, *([] if monitor is None else [monitor.plugin])]
         try:
             self.machine = Machine(

@@ -130,6 +130,35 @@ def test_what_comes_with_and_between_the_answers(pair: tuple[QEMUQtestProtocol, 
     assert qtest.irqs == {4: False, 8: True}
 
 
+def test_a_forked_child(pair: tuple[QEMUQtestProtocol, socket.socket]) -> None:
+    """It waits for nothing, and takes nothing from its parent."""
+    qtest, theirs = pair
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            with pytest.raises(QEMUMachineError, match="forked child"):
+                qtest.cmd("readb 0")
+            qtest.close()
+            status = 0
+        finally:
+            os._exit(status)
+    ended = InThread(os.waitpid, child, 0)
+    assert ended.result() == (child, 0)
+    assert answered(qtest, theirs, b"OK\n") == "OK\n"
+
+
+def test_a_long_answer(pair: tuple[QEMUQtestProtocol, socket.socket]) -> None:
+    """As of 32 MiB of guest memory. Who looked through all of it at each part that comes took a minute."""
+    qtest, theirs = pair
+    qtest.settimeout(30)
+    asking = InThread(qtest.cmd, "read 0x0 0x2000000")
+    assert theirs.recv(100).endswith(b"\n")
+    answer = "OK 0x" + 32 * 1024 * 1024 * "00" + "\n"
+    theirs.sendall(answer.encode())
+    assert asking.result() == answer
+
+
 def test_threads_get_their_own_answers(pair: tuple[QEMUQtestProtocol, socket.socket]) -> None:
     qtest, theirs = pair
 

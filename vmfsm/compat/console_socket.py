@@ -27,6 +27,9 @@ class ConsoleSocket(socket.socket):
     it is not given. Where it drains its timeout is 300 seconds to begin with.
     """
 
+    _relay: Relay | None = None
+    _file: str | None = None
+
     def __init__(
         self,
         address: str | None = None,
@@ -35,11 +38,10 @@ class ConsoleSocket(socket.socket):
         *,
         sock_fd: int | None = None,
     ) -> None:
-        self._relay: Relay | None = None
-        self._file = file
         if (address is None) == (sock_fd is None):
             raise ValueError("a console takes either an address or a descriptor (address, sock_fd)")
         console = _connected(address) if sock_fd is None else socket.socket(fileno=sock_fd)
+        self._file = file
         if not drain and file is None:
             super().__init__(fileno=console.detach())
             self.setblocking(True)  # somebody may have had it before

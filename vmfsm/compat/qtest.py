@@ -78,8 +78,12 @@ class QEMUQtestMachine(QEMUMachine):
     def _pre_launch(self) -> None:
         # QEMU reports in its log when the connection begins and ends, so it is there from the start.
         if self._qtest_path is not None:
-            self._qtest = QEMUQtestProtocol(self._qtest_path, server=True)
             self._remove_files.append(self._qtest_path)
+            try:
+                self._qtest = QEMUQtestProtocol(self._qtest_path, server=True)
+            except OSError:
+                self._remove_files.remove(self._qtest_path)  # it is somebody else's
+                raise
         else:
             self._qtest_sock_pair = socket.socketpair()
             self._qtest_sock_pair[0].set_inheritable(True)
@@ -106,7 +110,8 @@ class QEMUQtestMachine(QEMUMachine):
             if self._qtest is not None:
                 self._qtest.close()
             if self._qtest_sock_pair is not None:
-                self._qtest_sock_pair[0].close()
+                for end in self._qtest_sock_pair:
+                    end.close()
         finally:
             self._qtest_sock_pair = None
             super()._post_shutdown()

@@ -54,11 +54,11 @@ class Link:
             await self._sender.write(data)
 
     def _feed(self, data: bytes) -> None:
-        self._line += data
-        *lines, rest = self._line.split(b"\n")
-        self._line = rest
-        for line in lines:
+        *ends, rest = data.split(b"\n")  # of what is new alone: a reply may be many megabytes long
+        for end in ends:
+            line, self._line = self._line + end, bytearray()
             self._take(line.decode(errors="replace"))
+        self._line += rest
 
     def _take(self, line: str) -> None:
         words = line.split()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import queue
 import socket
 import weakref
@@ -30,7 +31,8 @@ class QEMUQtestProtocol:
     :raises ValueError: unless exactly one of `address` and `sock` is given, and for a `sock` as a server.
     :raises OSError: when it cannot listen there.
 
-    A call that gets no answer in time raises `QtestTimeoutError`, and one that is interrupted what
+    It belongs to the process that made it: in a forked child, calls raise `QtestClosedError`, but for `close`,
+    which closes the child's copies alone. A call that gets no answer in time raises `QtestTimeoutError`, and one that is interrupted what
     interrupts it; what comes later is not taken for the answer to something else.
     """
 
@@ -47,6 +49,7 @@ class QEMUQtestProtocol:
         if server and address is None:
             raise ValueError("qtest listens at an address, not at a socket (sock, server)")
         self._io = IOThread.get()
+        self._pid = os.getpid()
         self._address = address
         self._socket = sock
         self._listener = None if not server or address is None else _listen(address)
@@ -71,11 +74,12 @@ class QEMUQtestProtocol:
         :raises QtestTimeoutError: when it has not in time.
         :raises QtestClosedError: when there is no server that could accept, or QEMU ended meanwhile.
         """
-        listener, self._listener = self._listener, None
-        if listener is None:
+        if self._listener is None:
             raise QtestClosedError("qtest: accept is for a server that has not accepted yet")
-        with listener:
-            self._run(self._accept, listener, what="accept", timeout=self._timeout)
+        try:
+            self._run(self._accept, self._listener, what="accept", timeout=self._timeout)
+        finally:
+            self._stop_listening()
         assert self._socket is not None
         self._begin(self._socket)
 
@@ -91,7 +95,7 @@ class QEMUQtestProtocol:
             raise QtestClosedError(f"qtest: not connected: {qtest_cmd!r}")
         if "\n" in qtest_cmd:
             raise ValueError(f"qtest: a command is one line: {qtest_cmd!r}")
-        self._io.refuse_inside("qtest", None)
+        self._refuse_elsewhere(qtest_cmd)
         # Who is interrupted anywhere here has left for good: a late answer goes to an inbox of the past.
         inbox: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._io.post(link.ask, qtest_cmd, inbox.put)
@@ -115,14 +119,17 @@ class QEMUQtestProtocol:
 
     def close(self) -> None:
         """Close the connection, and listen no longer. May be called twice."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-        if self._link is None:
+        self._stop_listening()
+        if self._link is None or os.getpid() != self._pid:
             if self._socket is not None:
                 self._socket.close()
         elif not self._link.ended:
             self._run(self._link.close, what="close", timeout=TIMEOUT)
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
 
     async def qemu_has_ended(self) -> None:
         """Let nobody wait any more. On the I/O thread."""
@@ -162,11 +169,17 @@ class QEMUQtestProtocol:
         finally:
             self._accepting = None
 
+    def _refuse_elsewhere(self, what: str) -> None:
+        """Where a call that waits would wait in vain."""
+        self._io.refuse_inside(f"qtest {what}", None)
+        if os.getpid() != self._pid:
+            raise QtestClosedError(f"qtest: in a forked child; it belongs to process {self._pid}: {what!r}")
+
     def _run(
         self, function: Callable[..., Coroutine[Any, Any, T]], *args: object, what: str, timeout: float | None
     ) -> T:
         """Run it on the I/O thread, and wait; it is cancelled where the wait is over before."""
-        self._io.refuse_inside(f"qtest {what}", None)
+        self._refuse_elsewhere(what)
         call = _Call(self._io, function, args)
         try:
             self._io.post(call.start)

@@ -27,7 +27,8 @@ _AGAIN = 0.01
 class Relay:
     """One console for one reader, who gets everything that it ever said, however late.
 
-    What is public may be called from any thread; everything happens on the I/O thread.
+    What is public may be called from any thread; everything happens on the I/O thread. Nothing does before
+    there is a console: who is interrupted while a relay is made leaves nothing behind.
 
     :param log: the file that gets every byte as it comes; what was in it is removed.
     :param directory: for what does not fit into memory (see `Spool`).
@@ -40,7 +41,6 @@ class Relay:
         self._pid = os.getpid()
         self._alone = alone
         self._news = News()
-        self._attached = asyncio.Event()
         self._ended = False
         self._full = False
         self._over = threading.Event()
@@ -50,14 +50,13 @@ class Relay:
         self._bridge: Bridge | None = None
         self._log = None if log is None else LogFile(log, _LOGGER.warning)
         try:
-            self.reader, end = socket.socketpair()
+            self.reader, self._readers_end = socket.socketpair()
             """The reader's socket: the reader closes it. It has its end when the console does."""
         except BaseException:
             if self._log is not None:
                 self._log.close()
             raise
-        end.setblocking(False)
-        self._io.post(self._begin, end)
+        self._readers_end.setblocking(False)
 
     def attach(self, source: socket.socket) -> None:
         """This is the console, from now on the relay's to close."""
@@ -88,17 +87,14 @@ class Relay:
 
     # -- on the I/O thread ----------------------------------------------------------------------------------
 
-    def _begin(self, end: socket.socket) -> None:
-        self._bridge = Bridge(end, self._chunks(), self._write)
-        self._bridge.task.add_done_callback(self._reader_gone)
-
     def _attach(self, source: socket.socket) -> None:
         if self._ended:
             source.close()
             return
         self._sender = Sender(source)
         self._drain = Drain(source.fileno(), self._feed, self._end)
-        self._attached.set()
+        self._bridge = Bridge(self._readers_end, self._chunks(), self._sender.write)
+        self._bridge.task.add_done_callback(self._reader_gone)
 
     async def _connect(self, path: str) -> None:
         while not self._ended:
@@ -138,12 +134,6 @@ class Relay:
             else:
                 await self._news.wait()
 
-    async def _write(self, data: bytes) -> None:
-        await self._attached.wait()
-        if self._sender is None:
-            raise BrokenPipeError("the console has ended")
-        await self._sender.write(data)
-
     def _reader_gone(self, _: "asyncio.Task[None]") -> None:
         if self._spool is not None:
             self._spool.close()
@@ -161,6 +151,7 @@ class Relay:
             self._sender.close()
         if self._log is not None:
             self._log.close()
-        self._attached.set()
+        if self._bridge is None:
+            self._readers_end.close()
         self._news.tell()
         self._over.set()

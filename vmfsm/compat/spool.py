@@ -13,7 +13,8 @@ LIMIT = 1024**3
 class Spool:
     """A queue of bytes. On one thread only.
 
-    The file has no name, so nothing is left of it however the process ends.
+    The file is used again from its beginning once it is `LIMIT` long, so that a reader who is always a little
+    behind does not make it grow for ever. It has no name, so nothing is left of it however the process ends.
 
     :param directory: where the file is made, once memory does not suffice.
     """
@@ -24,6 +25,7 @@ class Spool:
         self._file: IO[bytes] | None = None
         self._taken = 0
         self._written = 0
+        """Bytes that ever went through the file since it was empty; where they are in it is modulo `LIMIT`."""
 
     def put(self, data: bytes) -> None:
         """:raises OSError: when there is no more room on the disk, or more than `LIMIT` in the file."""
@@ -34,9 +36,13 @@ class Spool:
             raise OSError(f"more than {LIMIT} bytes that nobody reads")
         if self._file is None:
             self._file = tempfile.TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115 - see close
-        if os.pwrite(self._file.fileno(), data, self._written) < len(data):
-            raise OSError("no room left on the disk")
-        self._written += len(data)
+        while data:
+            place = self._written % LIMIT
+            written = os.pwrite(self._file.fileno(), data[: LIMIT - place], place)
+            if not written:
+                raise OSError("no room left on the disk")
+            self._written += written
+            data = data[written:]
 
     def take(self, most: int) -> bytes:
         """The next bytes, at most so many; none where there are none."""
@@ -46,7 +52,9 @@ class Spool:
             return data
         if self._file is None or self._taken == self._written:
             return b""
-        data = os.pread(self._file.fileno(), min(most, self._written - self._taken), self._taken)
+        place = self._taken % LIMIT
+        size = min(most, self._written - self._taken, LIMIT - place)
+        data = os.pread(self._file.fileno(), size, place)
         self._taken += len(data)
         if self._taken == self._written:
             self._taken = self._written = 0

@@ -50,28 +50,24 @@ class LogFile:
         self._failed = failed
         self._timestamps = timestamps
         self._at_line_start = True
-        # O_NONBLOCK is for pipes and terminals: nobody's slow reader may hold up the I/O thread.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
-        self._fd = os.open(path, flags, 0o666)
-        self.whole = stat.S_ISREG(os.fstat(self._fd).st_mode)
+        self._file = open(path, "wb", buffering=0, opener=_opener)  # noqa: SIM115 - see close
+        self.whole = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
         """Everything so far can be read from it."""
 
     def write(self, data: bytes) -> None:
-        if self._fd < 0 or not data:
+        if self._file.closed or not data:
             return
         if self._timestamps:
             data = self._stamped(data)
         try:
-            written = os.write(self._fd, data)
+            written = os.write(self._file.fileno(), data)
             while written < len(data):
-                written += os.write(self._fd, data[written:])
+                written += os.write(self._file.fileno(), data[written:])
         except OSError as error:
             self._give_up(error)
 
     def close(self) -> None:
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
+        self._file.close()
 
     def _give_up(self, error: OSError) -> None:
         self.whole = False
@@ -86,3 +82,9 @@ class LogFile:
         self._at_line_start = data.endswith(b"\n")
         end = b"\n" if self._at_line_start else b""
         return first + data.removesuffix(b"\n").replace(b"\n", b"\n" + prefix) + end
+
+
+def _opener(path: str, _: int) -> int:
+    # O_NONBLOCK is for pipes and terminals: nobody's slow reader may hold up the I/O thread.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
+    return os.open(path, flags | os.O_CLOEXEC, 0o666)

@@ -5,20 +5,19 @@ The exception that comes is that very one; QEMU is never alive in a final state;
 
 import gc
 import itertools
-import linecache
 import os
 import random
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, Self
+from typing import Self
 from unittest import mock
 
 import pytest
 
+from tests.at_line import AtLine
 from tests.conftest import MakeMachine
 from tests.waiting import LIMIT, InThread, is_alive, until
 from vmfsm import Companion, LaunchPlan, Machine, MachineTimeout, PluginError, Reason, State, hookimpl
@@ -284,34 +283,6 @@ def test_a_kill_that_has_killed_and_not_asked_yet(bare: MakeMachine) -> None:
 
 
 # -- at every line ------------------------------------------------------------------------------------------
-
-
-class AtLine:
-    """Raises at the n-th line that this thread executes in the package, which is where handlers run, too."""
-
-    def __init__(self, number: int, exception: BaseException) -> None:
-        self._left = number
-        self._exception = exception
-        self.raised = False
-
-    def __enter__(self) -> None:
-        self._before = sys.gettrace()
-        sys.settrace(self._trace)
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(self._before)
-
-    def _trace(self, frame: FrameType, event: str, _: Any) -> Any:
-        if f"{os.sep}vmfsm{os.sep}" not in frame.f_code.co_filename:
-            return None
-        # Unlike tracing, no signal comes between the last line of a block and the release of its lock.
-        with_line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with ")
-        if event == "line" and not with_line:
-            self._left -= 1
-            if self._left < 0 and not self.raised:
-                self.raised = True
-                raise self._exception
-        return self._trace
 
 
 @contextmanager

@@ -31,9 +31,11 @@ class QEMUQtestProtocol:
     :raises ValueError: unless exactly one of `address` and `sock` is given, and for a `sock` as a server.
     :raises OSError: when it cannot listen there.
 
-    It belongs to the process that made it: in a forked child, calls raise `QtestClosedError`, but for `close`,
-    which closes the child's copies alone. A call that gets no answer in time raises `QtestTimeoutError`, and one that is interrupted what
+    A call that gets no answer in time raises `QtestTimeoutError`, and one that is interrupted what
     interrupts it; what comes later is not taken for the answer to something else.
+
+    It is of the process that made it: in a forked child, calls raise `QtestClosedError`, and `close` closes
+    the child's copies alone.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ class Spool:
         self._file: IO[bytes] | None = None
         self._taken = 0
         self._written = 0
-        """Bytes that ever went through the file since it was empty; where they are in it is modulo `LIMIT`."""
+        """Bytes that went through the file since it was empty; where they are in it is modulo `LIMIT`."""
 
     def put(self, data: bytes) -> None:
         """:raises OSError: when there is no more room on the disk, or more than `LIMIT` in the file."""

@@ -1,0 +1,87 @@
+"""An exception at any line while sockets and files are made: nothing of them is left."""
+
+import contextlib
+import gc
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.at_line import AtLine
+from tests.waiting import until
+from vmfsm.compat import ConsoleSocket, QEMUMachine, QEMUQtestMachine, VMLaunchFailure
+
+# What nobody has got yet is closed when it is collected, with a warning.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+class Interrupt(BaseException):
+    """What the handler raises."""
+
+
+def at_every_line(call: Callable[[AtLine], object]) -> None:
+    """Call with something that raises at the first line within, at the second, and so on to the last."""
+    number = 0
+    while True:
+        exception = Interrupt()
+        interrupt = AtLine(number, exception)
+        before = descriptors()
+        with contextlib.suppress(Interrupt):
+            call(interrupt)
+        exception.with_traceback(None)  # which has all that was being made
+        until(lambda before=before: descriptors() <= before or gc.collect() < 0)  # type: ignore[misc]
+        if not interrupt.raised:
+            break
+        number += 1
+    assert number > 20
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("kind", [QEMUMachine, QEMUQtestMachine])
+@pytest.mark.parametrize("paths", [True, False])
+def test_before_there_is_a_qemu(tmp_path: Path, kind: type[QEMUMachine], paths: bool) -> None:
+    (tmp_path / "s").mkdir()
+    log = str(tmp_path / "console.log")
+
+    def launch(interrupt: AtLine) -> None:
+        class Interrupted(kind):  # type: ignore[misc, valid-type]
+            def _pre_launch(self) -> None:
+                with interrupt:
+                    super()._pre_launch()
+
+        vm = Interrupted(
+            "/not/there", base_temp_dir=str(tmp_path), sock_dir=str(tmp_path / "s") if paths else None
+        )
+        vm._console_log_path = log
+        vm.set_console()
+        with contextlib.suppress(VMLaunchFailure):
+            vm.launch()
+        assert os.listdir(tmp_path / "s") == []
+        assert set(os.listdir(tmp_path)) <= {"s", "console.log"}
+
+    with contextlib.suppress(VMLaunchFailure):
+        launch(AtLine(10**6, Interrupt()))  # what a process makes once is there
+    at_every_line(launch)
+
+
+def test_while_a_console_is_made(tmp_path: Path) -> None:
+    path = str(tmp_path / "console")
+
+    def make(interrupt: AtLine) -> None:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen()
+            try:
+                with interrupt:
+                    console = ConsoleSocket(path, str(tmp_path / "log"))
+                console.close()
+            finally:
+                os.remove(path)
+
+    make(AtLine(10**6, Interrupt()))
+    at_every_line(make)

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from vmfsm_plugins.qmp import HandedQMP
 
 from tests.compat.conftest import Interrupt, MakeVM
 from tests.waiting import is_alive, until
+from vmfsm import Machine, hookimpl
 from vmfsm.compat import QEMUMachine, VMLaunchFailure
 
 InterruptAfter = Callable[[float], None]
@@ -154,6 +156,20 @@ def test_at_any_point(make_vm: MakeVM, interrupt_after: InterruptAfter, tmp_path
     assert vm.exitcode() == 0
     until(lambda: not qemus_of(tmp_path))
     assert os.listdir(tmp_path) == []
+
+
+def test_in_a_hook_of_ours(make_vm: MakeVM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What hits a plugin of the drop-in's own is no error of that plugin."""
+
+    @hookimpl
+    def configured(_plugin: HandedQMP, machine: Machine) -> None:
+        raise Interrupt
+
+    vm = make_vm()
+    monkeypatch.setattr(HandedQMP, "configured", configured)
+    with pytest.raises(VMLaunchFailure) as caught:
+        vm.launch()
+    assert isinstance(caught.value.__cause__, Interrupt)
 
 
 class OwnLaunch(QEMUMachine):

@@ -355,6 +355,21 @@ def test_own_launch_and_a_death(make_vm: MakeVM, kind: type[QEMUMachine]) -> Non
     assert vm.exitcode() == -signal.SIGKILL
 
 
+def test_own_launch_of_something_else(make_vm: MakeVM, qemu: str) -> None:
+    class Elsewhere(QEMUMachine):
+        """The command line is one for another host, say."""
+
+        def _launch(self) -> None:
+            self._pre_launch()
+            self._popen = subprocess.Popen([qemu, *self._qemu_full_args[1:]], close_fds=False)
+            self._launched = True
+            self._post_launch()
+
+    vm = make_vm(kind=Elsewhere, binary="/nowhere/qemu")
+    vm.launch()
+    assert vm.cmd("query-status")["running"]
+
+
 def test_own_launch_that_leaves_out_the_rest(make_vm: MakeVM, tmp_path: Path) -> None:
     class Shortest(OwnLaunch):
         def _post_launch(self) -> None:

@@ -4,9 +4,19 @@ import contextlib
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 
-from vmfsm import ConfigError, LaunchError, LaunchPlan, Machine, MachineTimeout, VMError, hookimpl
+from vmfsm import (
+    ConfigError,
+    LaunchError,
+    LaunchPlan,
+    Machine,
+    MachineTimeout,
+    PluginError,
+    VMError,
+    hookimpl,
+)
 from vmfsm.exit_guard import ExitGuard
 from vmfsm.plugins import installed
 
@@ -98,10 +108,12 @@ class Run:
         self.process: QEMUProcess | None = None
         self._plugin = _Process(output, log_path, sockets, started, is_wrapped=is_wrapped)
         mine = [self._plugin, *plugins, *([] if monitor is None else [monitor.plugin])]
+        # What runs already need not be found.
+        binary, *args = command if started is None else [sys.executable]
         try:
             self.machine = Machine(
-                command[0],
-                command[1:],
+                binary,
+                args,
                 name=re.sub(r"[^A-Za-z0-9._+@:-]", "_", name)[:64].lstrip(".+@:-") or "qemu",
                 display=None,
                 plugins=mine,
@@ -109,6 +121,8 @@ class Run:
             )
         except ConfigError as wrong:
             raise QEMUMachineError(str(wrong)) from wrong
+        except PluginError as error:  # a signal handler's exception that hit one of our plugins
+            raise error.__cause__ or error from None
         ExitGuard.get().spare(self.machine)
 
     def start(self, timeout: float | None) -> QEMUProcess:

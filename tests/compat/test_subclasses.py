@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -353,6 +354,19 @@ def test_own_launch_and_a_death(make_vm: MakeVM, kind: type[QEMUMachine]) -> Non
     with pytest.raises(AbnormalShutdown):
         vm.shutdown()
     assert vm.exitcode() == -signal.SIGKILL
+
+
+def test_own_launch_that_nothing_can_be_made_of(
+    make_vm: MakeVM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine that is to adopt the process has no room for its files, say."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    vm = make_vm(kind=OwnLaunch)
+    with pytest.raises(VMLaunchFailure) as caught:
+        vm.launch()
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.exitcode == vm.exitcode() == -signal.SIGKILL
+    assert os.listdir(tmp_path) == []
 
 
 def test_own_launch_of_something_else(make_vm: MakeVM, qemu: str) -> None:

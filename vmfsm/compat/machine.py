@@ -216,7 +216,7 @@ class QEMUMachine(Commands):
         """Let no QEMU live, however far the launch came."""
         if self._run is not None:
             self._run.kill()
-        elif self._popen is not None:
+        if isinstance(self._popen, subprocess.Popen) and self._popen.poll() is None:  # it was not adopted yet
             self._popen.kill()
             self._popen.wait(_KILLED)
 

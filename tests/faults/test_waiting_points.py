@@ -55,7 +55,7 @@ NEITHER = {
     "Companion": "output pid",
     "Deadline": "as_timeout expired leaving pause remaining resume",
     "FakeQEMU": "__enter__ binary pids",
-    "LaunchPlan": "companion defer give log_path on_evidence on_exit on_quit pass_fd",
+    "LaunchPlan": "adopt companion defer give log_path on_evidence on_exit on_quit pass_fd",
 }
 """The same; of what is made before there is a machine, or for plugins."""
 INTERNAL = {

@@ -170,6 +170,26 @@ def test_evidence_that_cannot_be_had_hides_no_error(bare: MakeMachine) -> None:
     assert more["evidence-error"] == r"ValueError: \x1bnothing to see"
 
 
+def test_an_interrupt_while_evidence_is_looked_for_is_the_callers(bare: MakeMachine) -> None:
+    interrupt = KeyboardInterrupt()
+
+    class Interrupted:
+        name = "interrupted"
+
+        @hookimpl
+        def pre_launch(self, plan: LaunchPlan) -> None:
+            def evidence() -> dict[str, object]:
+                raise interrupt
+
+            plan.on_evidence(evidence)
+
+    machine = bare(Interrupted()).launch()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        machine.wait(timeout=0)
+    assert caught.value is interrupt
+    assert machine.state is State.RUNNING
+
+
 def test_long_evidence_is_shown_by_its_end() -> None:
     error = VMError("x", evidence=Evidence(console="\n".join(f"line {number}" for number in range(100))))
     (note,) = error.__notes__

@@ -436,8 +436,10 @@ class Machine:
                     found = dict(collect())
                     found["events"] = tuple(cast("Iterable[object]", found.get("events", ())))
                     more.update({key: value for key, value in found.items() if value})
-                except BaseException as error:  # noqa: BLE001 - it must not hide the error it was to explain
-                    more["evidence-error"] = describe(error)
+                except BaseException as error:
+                    if not (isinstance(error, Exception) or IOThread.get().inside()):
+                        raise  # an interrupt, which is the caller's
+                    more["evidence-error"] = describe(error)  # it must not hide the error it was to explain
         return Evidence(
             str(more.pop("console", "")),
             str(more.pop("output", "")),

@@ -476,6 +476,7 @@ def forged(
         "directory": "/nonexistent/vmfsm-forged",
         "companions": [],
         "sockets": [],
+        "directories": [],
         "mark": "forged-1",
         **changes,
     }
@@ -547,7 +548,7 @@ def test_its_own_file_is_locked_also_when_it_is_written_anew(bare: MakeMachine) 
 
 
 def test_what_was_being_written_anew_when_its_program_died(qemu: str) -> None:
-    new = Path(forged({}) + ".new")
+    new = Path(forged({"pid": None, "start_time": None}) + ".new")
     new.touch()
     registry.clean_up()
     assert not new.exists()
@@ -712,7 +713,14 @@ def test_who_cannot_look_takes_nobody_for_dead() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"directory": 5}, {"sockets": [5]}, {"sockets": ["\0"]}, {"companions": [1]}, {"name": None}],
+    [
+        {"directory": 5},
+        {"sockets": [5]},
+        {"sockets": ["\0"]},
+        {"directories": [1]},
+        {"companions": [1]},
+        {"name": None},
+    ],
     ids=str,
 )
 def test_an_entry_that_is_damaged(qemu: str, changes: dict[str, Any]) -> None:

@@ -369,7 +369,7 @@ class Launch:
         self._record("adopt", {"command": self.command, "pid": plan.adopted.pid}, 1_000)
         self.process = Process.adopt(plan.adopted, on_exit=self._exited)
         plan.pid = self.process.pid
-        owned.has_process(self.process.pid, plan.sockets)
+        owned.has_process(self.process.pid, plan.sockets, plan.directories)
 
     def _spawn(self, plan: LaunchPlan, owned: Owned) -> None:
         plan.spent = True
@@ -392,7 +392,7 @@ class Launch:
             on_exit=self._exited,
         )
         plan.pid = self.process.pid
-        owned.has_process(self.process.pid, plan.sockets)
+        owned.has_process(self.process.pid, plan.sockets, plan.directories)
         plan.close_given()
         if self._no_spawn:
             self.kill_now()

@@ -138,14 +138,19 @@ class Owned:
         """It is about to be made."""
         self._tell(lambda ledger: ledger.begin(self._mark, name=name, directory=directory))
 
-    def has_process(self, pid: int, sockets: list[str]) -> None:
+    def has_process(self, pid: int, sockets: list[str], directories: list[str]) -> None:
         """QEMU was started."""
 
         def tell(ledger: registry.Ledger) -> None:
             identity = proc.identify(pid)
             if identity is not None:
-                fields = {"pid": pid, "start_time": identity.start_time, "sockets": sockets}
-                ledger.update(self._mark, **fields)
+                ledger.update(
+                    self._mark,
+                    pid=pid,
+                    start_time=identity.start_time,
+                    sockets=sockets,
+                    directories=directories,
+                )
 
         self._tell(tell)
 

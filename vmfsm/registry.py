@@ -93,6 +93,8 @@ class Entry(NamedTuple):
     """The machine's private directory."""
     sockets: tuple[str, ...]
     """Sockets outside of that."""
+    directories: tuple[str, ...]
+    """Directories beside it."""
     mark: str
     """The value of `VMFSM_LAUNCH` in its processes' environment."""
     file: str
@@ -208,6 +210,8 @@ def _remove(file: str, entries: list[Entry]) -> None:
             with contextlib.suppress(OSError):
                 if stat.S_ISSOCK(os.lstat(path).st_mode):
                     os.unlink(path)
+        for path in entry.directories:
+            shutil.rmtree(path, ignore_errors=True)
         if os.path.basename(entry.directory).startswith("vmfsm-"):
             shutil.rmtree(entry.directory, ignore_errors=True)
     _unlink(file + _NEW)
@@ -288,7 +292,13 @@ class Ledger:
         self._size = 0  # it may have grown by as much again before the next time
 
 
-_NOTHING_YET: dict[str, Any] = {"pid": None, "start_time": None, "companions": (), "sockets": ()}
+_NOTHING_YET: dict[str, Any] = {
+    "pid": None,
+    "start_time": None,
+    "companions": (),
+    "sockets": (),
+    "directories": (),
+}
 
 
 def _file(path: str, boot_id: str, pid_namespace: int, harness: proc.Identity, token: str) -> str:
@@ -371,17 +381,18 @@ def _read(file: str) -> Iterator[Entry]:
                 if len(fields) > 1:
                     pid, start_time, command = fields.pop("harness")
                     harness = Harness(pid, start_time, tuple(command))
-                    sockets = tuple(fields.pop("sockets"))
+                    sockets, directories = tuple(fields.pop("sockets")), tuple(fields.pop("directories"))
                     companions = tuple((int(pid), int(start)) for pid, start in fields.pop("companions"))
                     entry = Entry(
                         Status.FOREIGN,
                         harness=harness,
                         companions=companions,
                         sockets=sockets,
+                        directories=directories,
                         file=file,
                         **fields,
                     )
-                    if not all(map(_is_path, (entry.name, entry.directory, *sockets))):
+                    if not all(map(_is_path, (entry.name, entry.directory, *sockets, *directories))):
                         raise ValueError
                     present[entry.mark] = entry
     return (entry._replace(status=_status(entry)) for entry in present.values())

@@ -134,6 +134,7 @@ class QEMUMachine(Commands):
             monitor=self._monitor,
             plugins=self._run_plugins(),
             sockets=self._remove_files,
+            temp_dir=self._temp_dir,
             is_wrapped=bool(self._wrapper),
             started=started,
         )

@@ -41,12 +41,14 @@ class _Process:
         output: int,
         log_path: str | None,
         sockets: Sequence[str],
+        temp_dir: str | None,
         started: "subprocess.Popen[bytes] | None",
         *,
         is_wrapped: bool,
     ) -> None:
         self._is_wrapped = is_wrapped
         self._sockets = [os.path.abspath(path) for path in sockets]
+        self._temp_dir = temp_dir
         self._started = started
         self._output = output
         self._log_path = log_path
@@ -62,6 +64,8 @@ class _Process:
         if self._sockets:  # they are removed also where nobody cleans up: at exit, or when this process dies
             plan.sockets += self._sockets
             plan.defer(self._remove_sockets)
+        if self._temp_dir is not None:
+            plan.directories.append(self._temp_dir)
         if self._started is not None:
             plan.adopt(self._started)
 
@@ -88,6 +92,7 @@ class Run:
     :param plugins: more of them.
     :param is_wrapped: the command line begins with a wrapper.
     :param sockets: the files that are to be removed at the end.
+    :param temp_dir: the directory that is to be removed should this process be killed.
     :param started: QEMU, where it was started already.
     :raises QEMUMachineError: for a command line that can't be one.
     """
@@ -102,11 +107,12 @@ class Run:
         monitor: Monitor | None,
         plugins: Sequence[object],
         sockets: Sequence[str],
+        temp_dir: str | None,
         is_wrapped: bool,
         started: "subprocess.Popen[bytes] | None",
     ) -> None:
         self.process: QEMUProcess | None = None
-        self._plugin = _Process(output, log_path, sockets, started, is_wrapped=is_wrapped)
+        self._plugin = _Process(output, log_path, sockets, temp_dir, started, is_wrapped=is_wrapped)
         mine = [self._plugin, *plugins, *([] if monitor is None else [monitor.plugin])]
         # What runs already need not be found.
         binary, *args = command if started is None else [sys.executable]

@@ -94,7 +94,14 @@ class IOThread:
         """Have `function(*args)` called on the thread, in the order of the posts."""
         # Not by `call_soon_threadsafe`, which keeps every OSError to itself: also that of a signal handler, a
         # TimeoutError, say, that is for the caller.
-        self._posted.append((contextvars.copy_context(), function, args))
+        try:
+            self._posted.append((contextvars.copy_context(), function, args))
+            self._awaken()
+        except BaseException:  # such a one: what is posted already is called all the same
+            self._awaken()
+            raise
+
+    def _awaken(self) -> None:
         with contextlib.suppress(BlockingIOError):  # so much was posted that it will be awake
             os.write(self._wake, b"\0")
 

@@ -250,11 +250,11 @@ def test_no_reply(make: Make) -> None:
     "actions",
     [
         [do.send('{"return": {}, "id'), do.hang_up()],
-        [do.reply("x" * 11 * MIB)],
+        [do.reply("x" * 65 * MIB)],
         [do.hang_up()],
         [do.send(b"\xff\xff\r\n")],
     ],
-    ids=["end of file in a reply", "more than 10 MiB", "closed", "garbage"],
+    ids=["end of file in a reply", "more than 64 MiB", "closed", "garbage"],
 )
 def test_a_monitor_that_is_lost(make: Make, actions: list[do.Action]) -> None:
     vm = make(on={"trouble": actions}).launch()

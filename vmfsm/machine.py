@@ -320,7 +320,10 @@ class Machine:
         result = launch.calls.run_in_thread(
             launch.until_ended(), deadline, "wait", of_guest=True, needs_qemu=False, at_once=False
         )
-        self._raise(result.error)
+        try:
+            self._raise(result.error)
+        finally:
+            del result  # see `_raise`
         launch.told.discard(threading.current_thread())
         self._raise(launch.ending_error(threading.current_thread(), learned=False))
         return launch.exit_status
@@ -376,8 +379,11 @@ class Machine:
         result = launch.calls.run_in_thread(
             coroutine, deadline, operation, of_guest=of_guest, needs_qemu=True, at_once=in_hook_of(self)
         )
-        self._raise(result.error)
-        return cast(T, result.value)
+        try:
+            self._raise(result.error)
+            return cast(T, result.value)
+        finally:
+            del result  # see `_raise`
 
     async def arun(
         self,
@@ -397,8 +403,11 @@ class Machine:
             coroutine.close()
             raise
         result = await launch.calls.run_in_loop(coroutine, deadline, operation, of_guest=of_guest)
-        self._raise(result.error)
-        return cast(T, result.value)
+        try:
+            self._raise(result.error)
+            return cast(T, result.value)
+        finally:
+            del result  # see `_raise`
 
     def record(self, kind: str, data: Mapping[str, object], *, size: int = 200) -> None:
         """Add a record to the timeline. On the I/O thread only.
@@ -625,8 +634,13 @@ class Machine:
 
     def _raise(self, error: BaseException | None) -> None:
         __tracebackhide__ = True
-        if error is not None:
-            raise self._with_evidence(error) if isinstance(error, VMError) else error
+        try:
+            if error is not None:
+                raise self._with_evidence(error) if isinstance(error, VMError) else error
+        finally:
+            # A frame that knows the exception whose traceback knows it is a cycle, which keeps alive all that
+            # the callers hold, until the garbage collector finds it.
+            del error
 
     def _with_evidence(self, error: E) -> E:
         if error.machine is None:

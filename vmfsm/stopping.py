@@ -33,7 +33,7 @@ async def stop(
     """End QEMU: hooks, polite ways, SIGTERM, SIGKILL. On the I/O thread; returns when it has gone.
 
     Or `REAP` seconds after SIGKILL. Where there is no polite way, or none could be gone (the monitor was
-    lost, say), SIGTERM is the polite way: QEMU ends well by it.
+    lost, say), SIGTERM is the polite way: QEMU ends well by it, once it handles it.
 
     :param cleaning: the `early_cleanup` hooks, which come first; a late one goes on beside the ladder.
     :param force: sends a signal, and returns whether QEMU was alive to get it.

@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import pytest
 from tests.compat.conftest import NOTHING, MakeVM
 from tests.waiting import InThread
 from vmfsm import compat
-from vmfsm.compat import QEMUMachine, QEMUMachineError
+from vmfsm.compat import QEMUMachine, QEMUMachineError, QEMUQtestMachine
+from vmfsm.compat.errors import MisuseError
 
 
 def test_positions() -> None:
@@ -80,6 +82,87 @@ def test_misuse(wrong: dict[str, Any]) -> None:
     for kind in (AssertionError, QEMUMachineError):
         with pytest.raises(kind):
             QEMUMachine("q", **wrong)
+
+
+class Own(QEMUMachine):
+    """One that has a constructor of its own."""
+
+    def __init__(self, binary: str, *, level: int) -> None:
+        super().__init__(binary)
+        self.level = level
+
+
+@pytest.mark.parametrize(
+    ("construct", "message"),
+    [
+        (lambda: QEMUMachine("q", no_such=1), r"^QEMUMachine\..*no_such"),  # type: ignore[call-arg]
+        (QEMUMachine, r"^QEMUMachine\..*binary"),
+        (lambda: QEMUMachine(*"qawnbmx"), r"^QEMUMachine\."),
+        (lambda: QEMUQtestMachine("q", no_such=1), r"^QEMUQtestMachine\..*no_such"),  # type: ignore[call-arg]
+        (lambda: Own("q"), r"^Own\..*level"),  # type: ignore[call-arg]
+    ],
+)
+def test_parameters_that_do_not_fit(construct: Callable[[], object], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        construct()
+
+
+@pytest.mark.parametrize("wrong", ["x", math.nan, [1]])
+def test_a_wrong_time_is_named(make_vm: MakeVM, wrong: Any) -> None:
+    with pytest.raises(MisuseError, match=r"^qmp_timer must"):
+        QEMUMachine("q", qmp_timer=wrong)
+    vm = make_vm()
+    vm.qmp_command_timeout = wrong
+    with pytest.raises(MisuseError, match="qmp_command_timeout must") as caught:
+        vm.launch()
+    assert caught.value.exitcode is None  # type: ignore[attr-defined]  # a VMLaunchFailure, too
+    vm.qmp_command_timeout = 10
+    vm.launch()
+
+
+@pytest.mark.parametrize(
+    ("call", "parameter"),
+    [
+        (lambda vm: vm.set_console("isa-serial", "x"), "console_index"),
+        (lambda vm: vm.set_console("isa-serial", -1), "console_index"),
+        (lambda vm: vm.set_console(console_index=None), "console_index"),
+        (lambda vm: vm.set_console(5), "device_type"),
+        (lambda vm: vm.set_qmp_monitor("no"), "enabled"),
+        (lambda vm: vm.add_args("-S", ["-name", "x"]), "args"),
+        (lambda vm: vm.add_args("-m", 64), "args"),
+    ],
+)
+def test_wrong_settings(call: Callable[[QEMUMachine], object], parameter: str) -> None:
+    vm = QEMUMachine("q")
+    before = [*vm._base_args, *vm.args]
+    with pytest.raises(MisuseError, match=f"^{parameter} must"):
+        call(vm)
+    assert [*vm._base_args, *vm.args] == before
+
+
+@pytest.mark.parametrize("enabled", [True, 1, False, 0, None])
+def test_what_is_as_good_as_a_bool(enabled: Any) -> None:
+    vm = QEMUMachine("q")
+    vm.set_qmp_monitor(enabled)
+    assert ("-mon" in vm._base_args) == bool(enabled)
+
+
+@pytest.mark.parametrize("place", ["sock_dir", "console in sock_dir", "monitor_address"])
+def test_a_missing_directory_is_named(make_vm: MakeVM, tmp_path: Path, place: str) -> None:
+    missing = str(tmp_path / "missing")
+    if place == "monitor_address":
+        vm = make_vm(monitor_address=f"{missing}/mon")
+    else:
+        vm = make_vm(sock_dir=missing)
+    if place == "console in sock_dir":
+        vm.set_qmp_monitor(False)
+        vm.set_console()
+    with pytest.raises(FileNotFoundError) as caught:
+        vm.launch()
+    assert caught.value.filename == missing
+    assert repr(missing) in str(caught.value)
+    os.mkdir(missing)
+    vm.launch()
 
 
 def test_temp_dir(make_vm: MakeVM, tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """How a machine ends: shutdown, kill, wait, the end of a `with`; what is left to see, and nothing else."""
 
 import contextlib
+import gc
 import logging
 import math
 import os
 import signal
 import subprocess
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 from tests.compat.conftest import MakeVM
 from tests.scripts import run_script
 from tests.waiting import InThread, catches, is_alive, until
+from vmfsm import Deadline
 from vmfsm.compat import AbnormalShutdown, QEMUMachine, QEMUMachineError
 from vmfsm.compat.errors import MisuseError
 from vmfsm.testing import GUEST_ARGS
@@ -117,6 +120,9 @@ def test_wait_kills(make_vm: MakeVM, tmp_path: Path, timeout: float) -> None:
     assert timeout <= time.monotonic() - begin < timeout + 5
     assert isinstance(caught.value, QEMUMachineError)
     assert isinstance(caught.value.__cause__, subprocess.TimeoutExpired)
+    asked = Deadline(timeout).timeout  # scaled
+    assert str(caught.value).endswith(f": QEMU had not ended after {asked:g} s, and was killed")
+    assert caught.value.__cause__.timeout == asked
     assert_over(vm, tmp_path, -signal.SIGKILL)
 
 
@@ -128,7 +134,10 @@ def test_stopped_by_a_signal(make_vm: MakeVM, tmp_path: Path, monitor: bool) -> 
     until(lambda: catches(vm.get_pid() or 0, signal.SIGTERM))
     os.kill(vm.get_pid() or 0, signal.SIGSTOP)
     begin = time.monotonic()
-    with pytest.raises(AbnormalShutdown):
+    seconds = f"after {Deadline(1).timeout:g} s"
+    with pytest.raises(
+        AbnormalShutdown, match=f"(?-s:^.*killed.* {seconds}$|^.* {seconds}, and was killed$)"
+    ):
         vm.shutdown(timeout=1)
     assert 1 <= time.monotonic() - begin < 4
     assert_over(vm, tmp_path, -signal.SIGKILL)
@@ -154,9 +163,75 @@ def test_ended_badly_before(make_vm: MakeVM, tmp_path: Path) -> None:
     vm.launch()
     os.kill(vm.get_pid() or 0, signal.SIGABRT)
     until(lambda: not vm.is_running())
-    with pytest.raises(AbnormalShutdown):
+    with pytest.raises(AbnormalShutdown, match=r": QEMU had ended with signal 6$"):
         vm.shutdown()
     assert_over(vm, tmp_path, -signal.SIGABRT)
+
+
+def test_ended_with_a_bad_status_before(make_vm: MakeVM, tmp_path: Path) -> None:
+    vm = make_vm(wrapper=["sh", "-c", '"$@"; exit 3', "sh"])
+    vm.launch()
+    qemu = int(subprocess.check_output(["pgrep", "-P", str(vm.get_pid())]))
+    os.kill(qemu, signal.SIGKILL)
+    until(lambda: not vm.is_running())
+    with pytest.raises(AbnormalShutdown, match=r": QEMU had ended with status 3$"):
+        vm.shutdown()
+    assert_over(vm, tmp_path, 3)
+
+
+@pytest.mark.parametrize("timeout", [0.3, 1])
+def test_a_timeout_tells_what_was_asked(make_vm: MakeVM, timeout: float) -> None:
+    vm = make_vm()
+    vm.launch()
+    seconds = f"timed out after {Deadline(timeout).timeout:g} s$"
+    with pytest.raises(TimeoutError, match=seconds):
+        vm.event_wait("STOP", timeout)
+    os.kill(vm.get_pid() or 0, signal.SIGSTOP)
+    vm._qmp.settimeout(timeout)
+    with pytest.raises(TimeoutError, match=seconds):
+        vm.qmp("query-name")
+    vm._qmp.settimeout(100)
+    with vm._qmp.by(Deadline(timeout)), pytest.raises(TimeoutError, match=seconds):
+        vm.qmp("query-name")
+
+
+class Canary:
+    """What a caller holds."""
+
+
+@pytest.mark.parametrize("end", ["kill", "shutdown", "killed before", "wait", "late", "no event"])
+def test_nothing_that_callers_hold_is_kept_alive(make_vm: MakeVM, end: str) -> None:
+    """An unclosed `makefile()`, say, goes with the frame, not by the garbage collector, which warns."""
+
+    def use(vm: QEMUMachine, _: Canary) -> None:
+        if end == "killed before":
+            os.kill(vm.get_pid() or 0, signal.SIGKILL)
+            until(lambda: not vm.is_running())
+        if end == "wait":
+            with contextlib.suppress(AbnormalShutdown):
+                vm.wait(0.1)
+        elif end == "late":
+            os.kill(vm.get_pid() or 0, signal.SIGSTOP)
+            with contextlib.suppress(AbnormalShutdown):
+                vm.shutdown(timeout=0.1)
+        elif end == "no event":
+            with contextlib.suppress(TimeoutError):
+                vm.event_wait("STOP", 0.1)
+        else:
+            with contextlib.suppress(AbnormalShutdown):
+                (vm.kill if end == "kill" else vm.shutdown)()
+
+    vm = make_vm()
+    vm.launch()
+    canary = Canary()
+    kept = weakref.ref(canary)
+    gc.disable()
+    try:
+        use(vm, canary)
+        del canary
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_signal_is_logged(make_vm: MakeVM, caplog: pytest.LogCaptureFixture) -> None:

@@ -22,5 +22,8 @@ def do_all(*steps: Callable[[], object]) -> None:
             failed += left[:1]
             if left and failed.count(left[0]) == 2:
                 del left[0]
-    if errors:
-        raise errors[0]
+    try:
+        if errors:
+            raise errors[0]
+    finally:
+        del errors  # else the exception and this frame know each other, and keep alive what the callers hold

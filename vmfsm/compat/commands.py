@@ -12,6 +12,7 @@ from vmfsm import ConfigError, Deadline
 
 from .configuration import Configuration
 from .errors import MisuseError, QEMUMachineError, QMPTimeoutError
+from .limits import seconds
 from .monitor import Monitor, Wait
 
 LOG = logging.getLogger("qemu.machine.machine")
@@ -118,7 +119,7 @@ class Commands(Configuration):
                 stderr=subprocess.STDOUT,
                 pass_fds=[to, what] if isinstance(what, int) else [to],
                 check=False,
-                timeout=Deadline(self.qmp_command_timeout).remaining(),
+                timeout=Deadline(seconds(self.qmp_command_timeout, "qmp_command_timeout")).remaining(),
             )
         except subprocess.TimeoutExpired as late:
             raise QMPTimeoutError(f"socket_scm_helper {helper} has not ended in time") from late

@@ -74,7 +74,7 @@ class Configuration:
         self._drain_console = drain_console or console_log is not None
         self._console_log_path = _path("console_log", console_log)
         self._log_dir = _path("log_dir", log_dir)
-        self._qmp_timer = seconds(qmp_timer)
+        self._qmp_timer = seconds(qmp_timer, "qmp_timer")
 
         self._qmp_set = True
         self._machine: str | None = None
@@ -103,7 +103,13 @@ class Configuration:
         return self._binary
 
     def add_args(self, *args: str) -> None:
-        """Append arguments."""
+        """Append arguments.
+
+        :raises MisuseError: unless each of them is a str; nothing is appended.
+        """
+        for arg in args:
+            if not isinstance(arg, str):
+                raise MisuseError(f"args must each be a str, not {arg!r}")
         self._args.extend(args)
 
     def add_monitor_null(self) -> None:
@@ -126,13 +132,24 @@ class Configuration:
 
         :param device_type: for `-device`; `None`: a serial port of the machine's.
         :param console_index: how many serial ports come before it, and go nowhere.
+        :raises MisuseError: for what is neither; nothing has changed.
         """
+        if not isinstance(device_type, str | None):
+            raise MisuseError(f"device_type must be a str or None, not {device_type!r}")
+        if not isinstance(console_index, int) or console_index < 0:
+            raise MisuseError(f"console_index must be an int of 0 or more, not {console_index!r}")
         self._console_set = True
         self._console_device_type = device_type
         self._console_index = console_index
 
     def set_qmp_monitor(self, enabled: bool = True) -> None:
-        """Have a monitor, from the next launch on, or have none."""
+        """Have a monitor, from the next launch on, or have none.
+
+        :param enabled: a bool, or what is as good: an int, or `None`.
+        :raises MisuseError: for anything else; nothing has changed.
+        """
+        if not isinstance(enabled, int | None):
+            raise MisuseError(f"enabled must be a bool, not {enabled!r}")
         self._qmp_set = enabled
 
     def get_command_arguments(self, option: str) -> list[str]:
@@ -204,6 +221,10 @@ class Configuration:
             if not isinstance(word, str) or "\0" in word:
                 raise MisuseError(f"the command line must hold only str without NUL, not {word!r}")
         return words
+
+
+# What Python calls it where parameters are missing, surplus or unknown: users know no other class.
+Configuration.__init__.__qualname__ = "QEMUMachine.__init__"
 
 
 def _words(field: str, words: object) -> list[str]:

@@ -149,13 +149,17 @@ class QEMUMachine(Commands):
         self._launched_by = os.getpid()
         self._is_clean = False  # here, too, for a subclass that has its own `launch`
         if self._qmp_set:
+            limit = seconds(self.qmp_command_timeout, "qmp_command_timeout")
             self._transport = self._make_transport()
-            self._monitor = Monitor(self._name, self._transport, self.qmp_command_timeout)
+            self._monitor = Monitor(self._name, self._transport, limit)
         if self._console_set:
             path = (
                 None if self._sock_dir is None else os.path.join(self._sock_dir, f"{self._name}-console.sock")
             )
             if path is not None:
+                os.stat(
+                    os.path.dirname(path) or "."
+                )  # says which directory is missing, which QEMU would only log
                 self._remove_files.append(path)
             self._console = Console(path, self._console_log_path, self._base_temp_dir)
         self._qemu_log_path, self._qemu_log_file = open_log(self.log_dir, self._name, self)
@@ -284,11 +288,13 @@ class QEMUMachine(Commands):
         try:
             self._soft_shutdown(timeout)
         except (subprocess.TimeoutExpired, QMPError, QEMUMachineError, VMError) as error:
-            if self.exitcode() == 0:
+            code = self.exitcode()
+            if code == 0:
                 return  # however it came to that, it ended well
             LOG.debug("graceful shutdown failed: killing", exc_info=True)
+            why = _why_not_graceful(code, error)
             self._hard_shutdown()
-            raise AbnormalShutdown("Could not perform graceful shutdown") from error
+            raise AbnormalShutdown(f"Could not perform graceful shutdown: {why}") from error
 
     def _soft_shutdown(self, timeout: float | None) -> None:
         """Ask QEMU to go, unless there is no time for it to, and wait until it has; all within `timeout`."""
@@ -305,7 +311,11 @@ class QEMUMachine(Commands):
         elif not is_asked:
             self._user_terminated = True
             self._subp.terminate()
-        self._subp.wait(deadline.as_timeout())
+        try:
+            self._subp.wait(deadline.as_timeout())
+        except subprocess.TimeoutExpired as late:
+            late.timeout = deadline.timeout or 0.0  # all of it, not what was left for this part
+            raise
 
     def _hard_shutdown(self) -> None:
         """Kill QEMU."""
@@ -437,3 +447,16 @@ class QEMUMachine(Commands):
         if self._console_file is None:
             self._console_file = self.console_socket.makefile("rwb", buffering=0)
         return self._console_file
+
+
+def _why_not_graceful(code: int | None, error: Exception) -> str:
+    """In one line.
+
+    :param code: QEMU's exit status; `None`: it lives.
+    """
+    if code is not None:
+        return f"QEMU had ended with {f'status {code}' if code >= 0 else f'signal {-code}'}"
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"QEMU had not ended after {error.timeout:g} s, and was killed"
+    reason = " ".join(str(error).split())
+    return f"QEMU was killed, after {type(error).__name__}{f': {reason}' if reason else ''}"

@@ -41,6 +41,7 @@ class Monitor:
     """
 
     def __init__(self, name: str, transport: Pair | Listener, timeout: float | None) -> None:
+        self._name = name
         self._log = logging.getLogger(f"qemu.qmp.protocol.{name}")
         self.transport = transport
         self.plugin = HandedQMP(transport)
@@ -185,12 +186,12 @@ class Monitor:
 
     def _exchange(self, request: Request) -> dict[str, Any]:
         fd = self._fd if request.command in _TAKES_FD else None
-        most = float("inf") if self._timeout is None else self._timeout
+        limit = min(Deadline(self._timeout), self._limit, key=_left)
         self._log.debug("--> %s", request.data.decode())
         try:
-            reply = self.plugin.exchange(request, fd=fd, timeout=self._limit.as_timeout(most))
+            reply = self.plugin.exchange(request, fd=fd, timeout=limit.as_timeout())
         except MachineTimeout as late:
-            raise QMPTimeoutError(str(late)) from late
+            raise self._late(late, limit) from late
         except (MachineDied, QMPConnectionError) as lost:
             raise self._lost(lost) from lost
         except TransitionError as never:
@@ -206,6 +207,10 @@ class Monitor:
         """The first time it is the call that was interrupted; from then on there is no monitor."""
         was_interrupted, self._was_interrupted = self._was_interrupted, True
         return (MonitorClosedError if was_interrupted else MonitorInterruptedError)(str(error))
+
+    def _late(self, late: MachineTimeout, limit: Deadline) -> QMPTimeoutError:
+        """With all the seconds that were given, not those that were left when the wait began."""
+        return QMPTimeoutError(f"{self._name}: {late.operation} timed out after {limit.timeout or 0.0:g} s")
 
     # -- events ---------------------------------------------------------------------------------------------
 
@@ -236,12 +241,18 @@ class Monitor:
         event = self.plugin.ring.take(wanted)
         if event is not None or not wait:
             return event
+        limit = Deadline(None if wait is True else seconds(wait))
         try:
-            return self.plugin.next_event(wanted, None if wait is True else seconds(wait))
+            return self.plugin.next_event(wanted, limit.as_timeout())
         except MachineTimeout as late:
-            raise QMPTimeoutError(str(late)) from late
+            raise self._late(late, limit) from late
         except (MachineDied, TransitionError) as over:
             raise MonitorClosedError(str(over)) from over
+
+
+def _left(deadline: Deadline) -> float:
+    remaining = deadline.remaining()
+    return float("inf") if remaining is None else remaining
 
 
 def _made(name: object, args: object, *, key: str = "execute") -> Request:

@@ -73,7 +73,7 @@ class QEMUProcess:
                 os.close(pidfd)
 
     def terminate(self) -> None:
-        """Send SIGTERM, by which QEMU ends well."""
+        """Send SIGTERM, by which QEMU ends well, once it handles it."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:

@@ -106,7 +106,7 @@ class Listener:
 def listen_at_path(path: str) -> socket.socket:
     """A listener there, in place of a socket that nobody listens at any more.
 
-    :raises OSError: as the system says.
+    :raises OSError: as the system says, with the path, or that of the directory where that is missing.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -118,6 +118,11 @@ def listen_at_path(path: str) -> socket.socket:
             os.unlink(path)
             listener.bind(path)
         listener.listen()
+    except OSError as error:
+        listener.close()
+        is_missing = error.errno == errno.ENOENT
+        error.filename = os.path.dirname(path) or "." if is_missing else path  # `bind` does not tell
+        raise
     except BaseException:
         listener.close()
         raise

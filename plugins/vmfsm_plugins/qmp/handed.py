@@ -70,8 +70,11 @@ class HandedQMP(QMP):
             event = ring.take(wanted)
             if event is not None:
                 return event
-            if died is not None:
-                raise died
+            try:
+                if died is not None:
+                    raise died
+            finally:
+                del died  # else it and this frame know each other, and keep alive what the callers hold
 
     def fileno(self) -> int:
         """The descriptor of the connection, for a program that is to send another one over it.

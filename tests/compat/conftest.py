@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,13 @@ def make_vm(qemu: str, tmp_path: Path) -> Iterator[MakeVM]:
     for vm in made:
         with contextlib.suppress(QEMUMachineError):
             vm.kill()
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """As pytest's own, but short, whatever the test's name: a socket's address has 107 bytes at most."""
+    with tempfile.TemporaryDirectory(prefix="vm", dir="/tmp") as path:
+        yield Path(path)
 
 
 @pytest.fixture

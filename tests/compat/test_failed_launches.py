@@ -1,5 +1,6 @@
 """Launches that fail: at once, with QEMU's words, and with nothing left."""
 
+import errno
 import os
 import signal
 import socket
@@ -130,7 +131,9 @@ def test_base_dir_missing(make_vm: MakeVM, tmp_path: Path) -> None:
 
 
 def test_path_too_long(make_vm: MakeVM, tmp_path: Path) -> None:
-    assert isinstance(failure(make_vm(monitor_address=f"/tmp/{'x' * 200}")).__cause__, OSError)
+    cause = failure(make_vm(monitor_address=f"/tmp/{'x' * 200}")).__cause__
+    assert isinstance(cause, OSError)
+    assert (cause.errno, cause.filename) == (errno.ENAMETOOLONG, f"/tmp/{'x' * 200}")
 
 
 def test_port_in_use(make_vm: MakeVM) -> None:

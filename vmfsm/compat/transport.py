@@ -120,6 +120,8 @@ def listen_at_path(path: str) -> socket.socket:
         listener.listen()
     except OSError as error:
         listener.close()
+        if error.errno is None:  # only Python refuses it
+            raise OSError(errno.ENAMETOOLONG, "the path is too long for a socket", path) from error
         is_missing = error.errno == errno.ENOENT
         error.filename = os.path.dirname(path) or "." if is_missing else path  # `bind` does not tell
         raise

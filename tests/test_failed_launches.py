@@ -77,6 +77,13 @@ def test_ctrl_c(guest: MakeGuest) -> None:
     assert type(fail(guest(), "ctrl-c")) is KeyboardInterrupt
 
 
+def test_a_warning_is_not_what_it_failed_for(qemu: str) -> None:
+    vm = Machine(qemu, ["-cpu", "qemu64,+vmx", "-accel", "tcg", "-device", "no-such-device"])
+    with pytest.raises(LaunchError, match=r"QEMU ended with status 1: .*no-such-device") as caught:
+        vm.launch()
+    assert caught.value.output.index(": warning: ") < caught.value.output.index("no-such-device")
+
+
 @pytest.mark.parametrize("call", ["shutdown", "kill"])
 def test_cancelled(guest: MakeGuest, call: str) -> None:
     error = fail(guest(), f"cancelled-by-{call}")

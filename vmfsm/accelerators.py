@@ -6,7 +6,7 @@ some that open, start a guest and never get it anywhere.
 
 import os
 import signal
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import NamedTuple
 
 from .asking import Asking, Ran
@@ -131,7 +131,7 @@ def _rank(name: str) -> int:
 
 
 def _no_qemu(binary: str, ran: Ran) -> LaunchError:
-    words = _words_of(ran.output, (binary, ""))
+    words = printable(own_words(ran.output, (binary, "")))
     said = f"said {words!r}" if words else "said nothing"
     error = LaunchError(
         f"it is no QEMU, or a broken one: to `-accel help` it {said} (it {describe_exit(ran.status)})"
@@ -173,7 +173,7 @@ def refusal(asking: Asking, accelerator: str, guest: Guest | None) -> str | None
     except LaunchError as error:
         if error.exit_status is None:
             raise  # there was no process
-        why = _words_of(error.output, error.command) or str(error)
+        why = printable(own_words(error.output, error.command)) or str(error)
         if error.exit_status in _LIMIT_REACHED:
             why = f"QEMU does not come up with it in {PROCESSOR_TIME} s of processor time"
         elif isinstance(error.__cause__, MachineTimeout):
@@ -190,7 +190,7 @@ def _outcome(machine: Machine, guest: Guest | None, limit: Deadline) -> str | No
             status = machine.qmp.execute("query-status", timeout=limit.as_timeout())["status"]
             return None if status == "running" else f"its machine is {status}"
         machine.qmp.wait_event("STOP", timeout=limit.as_timeout())
-        words = _words_of(machine.log.text, machine.command)
+        words = printable(own_words(machine.log.text, machine.command))
         return f"its guest was stopped ({machine.run_state}): {words}"
     except MachineTimeout:
         return f"its guest gets nowhere in {limit.timeout:g} s"
@@ -200,11 +200,5 @@ def _outcome(machine: Machine, guest: Guest | None, limit: Deadline) -> str | No
         if machine.exit_status in _LIMIT_REACHED:
             return f"its guest gets nowhere in {PROCESSOR_TIME} s of processor time"
         how = f"QEMU {describe_exit(machine.exit_status)}"
-        words = _words_of(machine.log.text, machine.command)
+        words = printable(own_words(machine.log.text, machine.command))
         return f"its guest did not come to its own end, {how}: {words}"
-
-
-def _words_of(output: str, command: Sequence[str]) -> str:
-    """What QEMU said, other than warnings."""
-    lines = [line for line in output.splitlines() if ": warning: " not in line]
-    return printable(own_words("\n".join(lines), command))

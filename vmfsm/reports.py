@@ -54,8 +54,8 @@ def launch_error(
 
 
 def own_words(output: str, command: Sequence[str]) -> str:
-    """The first line in which QEMU speaks of itself (`qemu-system-x86_64: …`), else its last."""
-    lines = output.rstrip().splitlines()
+    """The first line in which QEMU speaks of itself (`qemu-system-x86_64: …`), else its last; no warning."""
+    lines = [line for line in output.rstrip().splitlines() if ": warning: " not in line]
     programs = tuple(f"{os.path.basename(word)}:" for word in command[:-1] or command)
     return next((line for line in lines if line.startswith(programs)), lines[-1] if lines else "")
 

@@ -157,9 +157,7 @@ class QEMUMachine(Commands):
                 None if self._sock_dir is None else os.path.join(self._sock_dir, f"{self._name}-console.sock")
             )
             if path is not None:
-                os.stat(
-                    os.path.dirname(path) or "."
-                )  # says which directory is missing, which QEMU would only log
+                os.stat(os.path.dirname(path) or ".")  # says what is missing, which QEMU would only log
                 self._remove_files.append(path)
             self._console = Console(path, self._console_log_path, self._base_temp_dir)
         self._qemu_log_path, self._qemu_log_file = open_log(self.log_dir, self._name, self)

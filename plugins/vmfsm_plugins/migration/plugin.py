@@ -95,7 +95,8 @@ class Migration:
         """Save the guest's state, without its disks, to a file (0600) and wait until it is there.
 
         The guest stands still afterwards, with the run state `postmigrate`; QMP's `cont` lets it go on. The
-        file is there only after success.
+        file is there only after success; one that was just being made when QEMU died, or the time was over,
+        is removed a moment later.
 
         :param overwrite: replace the file that is there.
         :raises MigrationError: when it fails, or somebody cancels it; the guest goes on.

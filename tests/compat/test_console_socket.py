@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,10 +31,10 @@ def make() -> Iterator[MakeConsole]:
     """Makes consoles, and their other ends."""
     with contextlib.ExitStack() as stack:
 
-        def make(**parameters: object) -> tuple[ConsoleSocket, socket.socket]:
+        def make(**parameters: Any) -> tuple[ConsoleSocket, socket.socket]:
             ours, theirs = socket.socketpair()
             stack.enter_context(theirs)
-            console = ConsoleSocket(sock_fd=ours.detach(), **parameters)  # type: ignore[arg-type]
+            console = ConsoleSocket(sock_fd=ours.detach(), **parameters)
             return stack.enter_context(console), theirs
 
         yield make

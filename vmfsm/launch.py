@@ -127,13 +127,23 @@ class Launch:
 
     # -- told from outside ----------------------------------------------------------------------------------
 
-    def ask(self, caller: Caller, deadline: Deadline, *, guest: bool = False) -> None:
-        """`caller` wants the machine to end by `deadline`, and to be released when it has."""
+    @property
+    def has_ended(self) -> bool:
+        """QEMU has, though the I/O thread may not have noticed. From any thread."""
+        return self.process is not None and self.process.ended
+
+    def ask(
+        self, caller: Caller, deadline: Deadline, *, guest: bool = False, had_ended: bool = False
+    ) -> None:
+        """`caller` wants the machine to end by `deadline`, and to be released when it has.
+
+        :param had_ended: QEMU had before the caller asked, so it did not end because of that.
+        """
         if self.final is not None:
             caller.release(None)
             return
         self._waiting.append(caller)
-        if not self.asked.done() and not self._exited_already:
+        if not (self.asked.done() or had_ended or self._exited_already):
             self._end_deadline = deadline
             self._asked_guest = guest
             if self.had_run:
@@ -477,6 +487,8 @@ class Launch:
         for timer in self._timers:
             timer.cancel()
         self._tell_gone()  # where there was no process, nobody else did
+        if self._killed and self._failed is not None and self._failed.reason is Reason.REQUESTED:
+            self._failed = self._explain(self._failed.cause)  # kill() came while shutdown() was at it
         self.final = self._judge()
         if self._failed is not None:
             self.failure = launch_error(

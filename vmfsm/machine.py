@@ -620,9 +620,10 @@ class Machine:
         was_over = launch.final is not None
         caller = Caller(io)
         try:
+            had_ended = launch.has_ended
             if at_once:
                 launch.kill_now()
-            io.post(functools.partial(launch.ask, caller, deadline, guest=guest))
+            io.post(functools.partial(launch.ask, caller, deadline, guest=guest, had_ended=had_ended))
             self._serve(caller, deadline, call)
         except VMError as error:
             raise self._with_evidence(error) from None

@@ -21,6 +21,7 @@ RUNNING = Facts(
     killed=False,
     forced=False,
     signals=frozenset(),
+    condemned=False,
     oom=False,
 )
 BY_GUEST = ["guest-shutdown", "guest-reset"]
@@ -152,10 +153,11 @@ FACTS = st.builds(
     asked_guest=st.booleans(),
     killed=st.booleans(),
     forced=st.booleans(),
+    condemned=st.booleans(),
     signals=st.frozensets(st.sampled_from([SIGTERM, SIGKILL])),
     oom=st.booleans(),
 )
-FAILURES = {Reason.WEDGED, Reason.QEMU_EXIT, Reason.QEMU_SIGNAL, Reason.OOM_KILLED}
+FAILURES = {Reason.GUEST_PANICKED, Reason.WEDGED, Reason.QEMU_EXIT, Reason.QEMU_SIGNAL, Reason.OOM_KILLED}
 SUCCESSES = {Reason.REQUESTED, Reason.GUEST_SHUTDOWN, Reason.QEMU_EXIT, Reason.KILLED}
 
 
@@ -168,13 +170,14 @@ def test_whatever_is_known_there_is_a_verdict_and_its_reason_fits(facts: Facts) 
 @given(FACTS)
 def test_an_expected_exit_is_never_a_failure_unless_we_forced_it(facts: Facts) -> None:
     status = facts.exit_status
-    if facts.ended and status in facts.expected_exits and not facts.forced:
+    if facts.ended and status in facts.expected_exits and not (facts.forced or facts.condemned):
         assert judge(facts)[0] is State.STOPPED
 
 
 @given(FACTS)
 def test_nobody_is_blamed_for_what_they_did_not_do(facts: Facts) -> None:
     _, reason = judge(facts)
+    assert (reason is Reason.GUEST_PANICKED) == facts.condemned
     assert reason is not Reason.KILLED or facts.killed
     assert reason is not Reason.WEDGED or facts.forced
     assert reason is not Reason.OOM_KILLED or facts.oom

@@ -19,8 +19,10 @@ from .errors import (
     TransitionError,
     Verdict,
     VMError,
+    printable,
 )
 from .hooks import hookimpl, hookspec
+from .judging import ACTIONS
 from .lifecycle import TABLE, Event, Reason, State, Transition
 from .machine import Machine
 from .paths import check_path
@@ -28,6 +30,7 @@ from .plan import LaunchPlan, escape
 from .timeline import Record, format_timeline
 
 __all__ = (
+    "ACTIONS",
     "TABLE",
     "AbnormalExit",
     "Capabilities",
@@ -61,4 +64,5 @@ __all__ = (
     "format_timeline",
     "hookimpl",
     "hookspec",
+    "printable",
 )

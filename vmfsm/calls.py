@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from .caller import GRACE
 from .deadline import Deadline
-from .errors import GuestPanicked, MachineDied, MachineTimeout, Verdict
+from .errors import GuestPanicked, MachineDied, MachineTimeout, Verdict, VMError
 from .iothread import IOThread, outcome
 
 
@@ -38,13 +38,17 @@ class Calls:
         self.when_ended = when_ended
         """Calls a function when the final state is reached."""
         self.in_progress: set[Call] = set()
+        self.condemned: Verdict | None = None
+        """What QEMU is ended for: who waits for the guest gets that in place of `MachineDied`."""
+        self.was_told = False
+        """Somebody got a verdict."""
         self._verdicts: list[Verdict] = []
 
     def tell_death(self) -> None:
         """QEMU is gone: end the waits that need it."""
         for call in tuple(self.in_progress):
             if call.needs_qemu:
-                call.stop(self.died(call.operation))
+                call.stop_by_end()
 
     def report(self, verdict: Verdict) -> None:
         """The guest is lost: tell who waits for it, or who will next."""
@@ -60,7 +64,24 @@ class Calls:
             if call.of_guest and call in self.in_progress and self._verdicts
         ]
         if any(told):
+            self.was_told = True
             self._verdicts.clear()
+
+    def end(self, call: "Call") -> VMError:
+        """The error for a call that QEMU's end has ended."""
+        if call.of_guest and self.condemned is not None:
+            return self.condemnation(self.condemned, call.operation)
+        return self.died(call.operation)
+
+    def condemnation(self, verdict: Verdict, operation: str) -> GuestPanicked:
+        """The error for the verdict that QEMU was ended for, with those that nobody was told of."""
+        error = self._error(verdict, operation)
+        error.add_errors(self.untold(operation))
+        return error
+
+    def untold(self, operation: str) -> list[GuestPanicked]:
+        """Errors for the verdicts that nobody was told of, and is not by this either."""
+        return [self._error(verdict, operation) for verdict in self._verdicts]
 
     def take_back(self, verdict: Verdict) -> bool:
         """Tell nobody of this verdict any more; whether nobody was told."""
@@ -72,12 +93,13 @@ class Calls:
     def take_verdict(self, operation: str) -> GuestPanicked:
         """The error for the verdicts that nobody was told, who is told now."""
         error = self._panicked(operation)
+        self.was_told = True
         self._verdicts.clear()
         return error
 
     def _panicked(self, operation: str) -> GuestPanicked:
         """The error for the first verdict, with the others in its `errors`."""
-        first, *others = (self._error(verdict, operation) for verdict in self._verdicts)
+        first, *others = self.untold(operation)
         first.add_errors(others)
         return first
 
@@ -180,6 +202,7 @@ class Call:
     """One such wait. Made in any thread; everything else happens on the I/O thread."""
 
     __slots__ = (
+        "_by_end",
         "_calls",
         "_coroutine",
         "_deadline",
@@ -214,6 +237,7 @@ class Call:
         self._task: asyncio.Task[tuple[BaseException | None, object]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._why: BaseException | None = None
+        self._by_end = False
         self.operation = operation
         self.of_guest = of_guest
         """What is waited for comes from the guest: a verdict ends the wait."""
@@ -229,7 +253,7 @@ class Call:
             return
         if self.needs_qemu and calls.gone.done():
             self._coroutine.close()
-            self._why = calls.died(self.operation)
+            self._why, self._by_end = calls.end(self), True
             self._tell_when_ended()
         else:
             self._task = calls.io.loop.create_task(outcome(self._coroutine))
@@ -248,6 +272,11 @@ class Call:
         self._why = why
         self._task.cancel()
         return True
+
+    def stop_by_end(self) -> None:
+        """QEMU has ended."""
+        if self.stop(self._calls.end(self)):
+            self._by_end = True
 
     def abandon(self) -> None:
         """Nobody waits any more."""
@@ -274,7 +303,7 @@ class Call:
             self._timer = self._calls.io.loop.call_later(remaining, self._watch_deadline)
 
     def _late(self) -> None:
-        if isinstance(self._why, MachineDied):  # its clean-up takes longer than this call has
+        if self._by_end:  # its clean-up takes longer than this call has
             self._finish(Outcome(self._why, None))
         else:
             self.stop(self.timeout())
@@ -291,7 +320,7 @@ class Call:
             error, value = task.result()
         if error is not None and self._why is not None:
             error = self._why
-        if isinstance(self._why, MachineDied) and error is self._why:
+        if self._by_end and error is self._why:
             self._tell_when_ended()
         else:
             self._finish(Outcome(error, value))

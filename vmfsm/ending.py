@@ -36,6 +36,8 @@ class Facts(NamedTuple):
     """Asked politely, in vain, it was sent a signal."""
     signals: Collection[signal.Signals]
     """All that were sent to it."""
+    condemned: bool
+    """There was a verdict on the guest for which QEMU is to be ended."""
     oom: bool
     """The control group counted an out-of-memory kill meanwhile."""
 
@@ -45,6 +47,8 @@ def judge(facts: Facts) -> tuple[State, Reason]:
 
     Before QEMU has ended: what it will be if all goes well.
     """
+    if facts.condemned:
+        return State.FAILED, Reason.GUEST_PANICKED
     by_us = Reason.KILLED if facts.killed else Reason.WEDGED if facts.forced else Reason.REQUESTED
     outcome = State.FAILED if by_us is Reason.WEDGED else State.STOPPED, by_us
     status = facts.exit_status

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from .errors import Verdict
     from .lifecycle import Transition
     from .machine import Machine
     from .plan import LaunchPlan
@@ -88,6 +89,16 @@ def post_shutdown(machine: "Machine") -> None:
 
 
 @hookspec
+def judge(machine: "Machine", verdict: "Verdict") -> str | None:
+    """Something says that the guest is lost: what is to follow? One of `vmfsm.ACTIONS`; `None`: no opinion.
+
+    A plain function, called on the I/O thread before anybody is told: it must not wait. The first that has an
+    opinion is followed, and the others are not asked; without one it is `"wake"`. One that raises, or returns
+    anything else, is logged and has none.
+    """
+
+
+@hookspec
 def state_changed(machine: "Machine", transition: "Transition") -> None:
     """Observer: the state has changed.
 
@@ -108,6 +119,6 @@ def records(machine: "Machine", batch: "Sequence[Record]") -> None:
 
 
 LIFECYCLE_HOOKS = ("pre_launch", "post_launch", "early_cleanup", "post_shutdown")
-PLAIN_HOOKS = frozenset({"configured", "state_changed", "records"})
+PLAIN_HOOKS = frozenset({"configured", "judge", "state_changed", "records"})
 """Hooks whose implementations may not be async."""
 ALL_HOOKS = frozenset({*LIFECYCLE_HOOKS, *PLAIN_HOOKS})

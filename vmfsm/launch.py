@@ -29,6 +29,7 @@ from .errors import (
     MachineTimeout,
     PluginError,
     TransitionError,
+    Verdict,
     VMError,
     describe,
 )
@@ -199,6 +200,14 @@ class Launch:
         elif self.force(signal.SIGKILL):
             self._forced = True
 
+    def condemn(self, verdict: Verdict) -> None:
+        """The guest is lost, and the machine with it: QEMU is ended at once."""
+        if self.calls.condemned is not None or self._killed or self.final is not None or self.process is None:
+            self.calls.report(verdict)
+            return
+        self.calls.condemned = verdict
+        self.force(signal.SIGKILL)
+
     def force_late(self) -> None:
         """The deadline is over and the I/O thread did nothing about it. From any thread."""
         if self.force(signal.SIGKILL):
@@ -232,12 +241,16 @@ class Launch:
         if thread in self.told:
             return None
         self.told.add(thread)
+        operation = "the end of the machine"
+        if self.calls.condemned is not None and reason is Reason.GUEST_PANICKED:
+            return self.calls.condemnation(self.calls.condemned, operation).add_errors(self.errors)
         if state is State.FAILED and (learned or reason is not Reason.WEDGED):
-            error = abnormal_exit(self.name, self._describe_exit(), self.exit_status, reason, self.errors)
+            errors = [*self.errors, *self.calls.untold(operation)]
+            error = abnormal_exit(self.name, self._describe_exit(), self.exit_status, reason, errors)
             error.__cause__ = self.failure
             return error
-        if self._cause == PANIC and self.calls.has_verdict:
-            return self.calls.take_verdict("the end of the machine")
+        if self._cause == PANIC and self.calls.has_verdict and not self.calls.was_told:
+            return self.calls.take_verdict(operation)
         return plugin_errors(self.errors) if self.errors else None
 
     def _died(self, operation: str) -> MachineDied:
@@ -288,7 +301,8 @@ class Launch:
                 await asyncio.wait(
                     {self.gone, self.asked}, timeout=LAST_BREATH, return_when=asyncio.FIRST_COMPLETED
                 )
-            ended = self.gone.done() or self.asked.done() or self._no_spawn or self._deadline.expired
+            is_lost = self._no_spawn or self.calls.condemned is not None
+            ended = self.gone.done() or self.asked.done() or is_lost or self._deadline.expired
             if error is not None or ended:
                 self._failed = self._explain(error)
             return
@@ -309,6 +323,10 @@ class Launch:
             return Failure(State.FAILED, Reason.LAUNCH_ERROR, what, self._interrupt)
         if self._killed:
             return Failure(State.STOPPED, Reason.KILLED, "cancelled by kill()", error)
+        if self.calls.condemned is not None:
+            cause = self.calls.condemnation(self.calls.condemned, "launch")
+            what = str(cause).removeprefix(f"{self.name}: ")
+            return Failure(State.FAILED, Reason.GUEST_PANICKED, what, cause)
         if self._exited_already:
             return Failure(State.FAILED, Reason.LAUNCH_ERROR, self._describe_exit(), error)
         if self.asked.done():
@@ -580,6 +598,7 @@ class Launch:
                 killed=self._killed,
                 forced=self._forced,
                 signals=self.process.sent if self.process else (),
+                condemned=self.calls.condemned is not None,
                 oom=self._oom,
             )
         )

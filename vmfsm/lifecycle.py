@@ -42,6 +42,7 @@ class Reason(enum.Enum):
     QEMU_SIGNAL = "qemu-signal"
     OOM_KILLED = "oom-killed"
     WEDGED = "wedged"
+    GUEST_PANICKED = "guest-panicked"
     LAUNCH_ERROR = "launch-error"
     HOOK_FAILED = "hook-failed"
     DEADLINE = "deadline"

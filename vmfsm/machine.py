@@ -25,6 +25,7 @@ from .errors import (
 )
 from .exit_guard import ExitGuard
 from .iothread import IOThread
+from .judging import ACTIONS, Action, judge
 from .launch import UNASKED_CLEANUP, Launch
 from .lifecycle import Event, Lifecycle, Reason, State, Transition
 from .observers import Observers
@@ -416,15 +417,27 @@ class Machine:
         """
         self._record(kind, data, size)
 
-    def report(self, verdict: Verdict) -> None:
-        """Say that the guest is lost: who waits for it, or else will next, gets `GuestPanicked`.
+    def report(self, verdict: Verdict, *, action: Action | None = None) -> None:
+        """Say that the guest is lost. On the I/O thread only.
 
-        On the I/O thread only. The machine stays as it is.
+        :param action: what is to follow, of `vmfsm.ACTIONS`. Without it plugins are asked (hook `judge`);
+            where none has an opinion it is `"wake"`: who waits for the guest, or else will next, gets
+            `GuestPanicked`, and the machine stays as it is.
+        :raises ConfigError: for another action.
         """
-        what = {"verdict": verdict.kind, "where": verdict.where, "what": verdict.what}
+        if action is not None and action not in ACTIONS:
+            raise ConfigError(f"action must be one of {', '.join(ACTIONS)}, not {action!r}", field="action")
+        follows = action or judge(self, self.name, self._plugins, verdict)
+        if follows == "none":
+            return
+        what = {"verdict": verdict.kind, "where": verdict.where, "action": follows, "what": verdict.what}
         self._record("verdict", what, 1_000)
-        if self._launch is not None:
+        if self._launch is None:
+            return
+        if follows == "wake":
             self._launch.calls.report(verdict)
+        elif follows == "fail":
+            self._launch.condemn(verdict)
 
     async def until_ended(self) -> None:
         """Wait for the final state of this launch, which somebody else causes. On the I/O thread only.

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .errors import AbnormalExit, Evidence, LaunchError, MachineDied, PluginError, printable
+from .errors import AbnormalExit, Evidence, LaunchError, MachineDied, PluginError, VMError, printable
 from .lifecycle import Reason, State
 
 
@@ -70,7 +70,7 @@ def machine_died(
 
 
 def abnormal_exit(
-    name: str, how: str, status: int | None, reason: Reason, errors: Sequence[PluginError]
+    name: str, how: str, status: int | None, reason: Reason, errors: Sequence[VMError]
 ) -> AbnormalExit:
     if reason is Reason.WEDGED:
         how = f"QEMU did not go when it was asked to, and had to be forced: {how}"

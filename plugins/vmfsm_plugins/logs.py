@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from vmfsm import (
     ConfigError,
@@ -24,6 +24,7 @@ from .streams.buffer import Buffer
 from .streams.drain import MOST
 from .streams.intake import Intake
 from .streams.logfile import LogFile, open_log
+from .streams.subscribers import Subscribers
 
 _LOGGER = logging.getLogger("vmfsm.logs")
 _KEPT = 1024 * 1024
@@ -41,7 +42,7 @@ _OURS = frozenset({signal.SIGTERM, signal.SIGKILL})
 class _Output(Intake):
     """QEMU's output during one launch. On the I/O thread only, but for what is read of it."""
 
-    def __init__(self, machine: Machine, file: LogFile) -> None:
+    def __init__(self, machine: Machine, file: LogFile, subscribers: Subscribers) -> None:
         self._read_end, self.write_end = os.pipe()
         os.set_blocking(self._read_end, False)
         super().__init__(
@@ -49,6 +50,7 @@ class _Output(Intake):
             Buffer(_KEPT, _ENCODING, _ERRORS),
             file,
             lambda text: machine.record("output", {"text": _readable(text)}, size=200 + 2 * len(text)),
+            subscribers,
         )
 
     def close_write_end(self) -> None:
@@ -85,6 +87,7 @@ class Logs:
         """The option."""
         self._machine: Machine | None = None
         self._output: _Output | None = None
+        self._subscribers = Subscribers(_LOGGER)
 
     def __repr__(self) -> str:
         return f"<Log {self.path or 'of no launch yet'}>"
@@ -149,6 +152,16 @@ class Logs:
             )
         return _follow(machine, output, deadline)
 
+    def subscribe(self, callback: Callable[[bytes], object]) -> Callable[[], None]:
+        """Have `callback` called with all bytes from now on, in all launches; a function that ends it.
+
+        As of consoles: on the I/O thread, in order, without waiting; an empty one says that it is over for
+        this launch. One that raises is logged and not called again.
+
+        :raises ConfigError: for what is no plain function.
+        """
+        return self._subscribers.add(callback)
+
     # -- hooks ----------------------------------------------------------------------------------------------
 
     @hookimpl
@@ -163,7 +176,7 @@ class Logs:
 
         file = open_log(self.given_path, "'path' of plugin 'logs'", plan, f"{machine.name}.log", file_failed)
         try:
-            output = _Output(machine, file)
+            output = _Output(machine, file, self._subscribers)
         except BaseException:
             file.close()
             raise

@@ -51,7 +51,7 @@ NEVER_WAIT = {
 """By owner, what is over at once, whatever is held up."""
 NEITHER = {
     "Machine": "record report",
-    "": "check_fd check_path escape format_timeline",
+    "": "check_fd check_path escape format_timeline printable",
     "Companion": "output pid",
     "Deadline": "as_timeout expired leaving pause remaining resume",
     "FakeQEMU": "__enter__ binary pids",

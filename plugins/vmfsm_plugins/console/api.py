@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket as sockets
 import time
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from typing import IO, Any, NoReturn
 
 from vmfsm import (
@@ -18,6 +18,7 @@ from vmfsm import (
 )
 from vmfsm_plugins.streams.buffer import BEGINNING, Position
 from vmfsm_plugins.streams.logfile import open_log
+from vmfsm_plugins.streams.subscribers import Subscribers
 
 from .bridge import as_file
 from .expect import Expected, Pattern, Search
@@ -60,6 +61,7 @@ class Console:
         self._options = options
         self._machine: Machine | None = None
         self._stream: Stream | None = None
+        self._subscribers = Subscribers(_LOGGER)
 
     def __repr__(self) -> str:
         return f"<Console {self.name}{' closed' if self.closed else ''}>"
@@ -129,6 +131,18 @@ class Console:
                 field="mark",
             )
         return view.text(Position(-1, mark))
+
+    def subscribe(self, callback: Callable[[bytes], object]) -> Callable[[], None]:
+        """Have `callback` called with all bytes from now on, in all launches; a function that ends it.
+
+        It is called on the I/O thread, in the order of the bytes, in whatever pieces they are read, and must
+        not wait: while it runs nothing else of any machine does. An empty one says that it is over for this
+        launch: the console has ended, or QEMU has and what it left was read. One that raises is logged and
+        not called again. Who waits in `expect` has seen the bytes before.
+
+        :raises ConfigError: for what is no plain function.
+        """
+        return self._subscribers.add(callback)
 
     # -- talking to the guest -------------------------------------------------------------------------------
 
@@ -297,7 +311,7 @@ class Console:
                 await stream.news.wait()
             while not stream.ended and stream.buffer.end.byte - seen < much:
                 left = again - time.monotonic()
-                if left <= 0:
+                if left <= 0 or stream.urgent > seen:
                     break
                 await stream.news.wait(left)
 
@@ -343,7 +357,7 @@ class Console:
         )
         origin = self._stream.buffer.end if self._stream else BEGINNING
         try:
-            stream = Stream(options, file, origin, record)
+            stream = Stream(options, file, origin, record, self._subscribers)
         except BaseException:
             file.close()
             raise

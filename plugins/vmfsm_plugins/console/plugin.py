@@ -98,6 +98,12 @@ class Consoles:
         plan.args += arguments(wanted)
 
     @hookimpl
+    def judge(self) -> None:
+        """No opinion; but what has come is for who expects it, not the verdict that was made of it."""
+        for stream in self._streams:
+            stream.hurry()
+
+    @hookimpl
     async def post_shutdown(self) -> None:
         streams, self._streams = self._streams, []
         bridges: set[asyncio.Task[None]] = set()

@@ -8,6 +8,7 @@ from vmfsm_plugins.streams.buffer import Buffer, Position
 from vmfsm_plugins.streams.drain import MOST
 from vmfsm_plugins.streams.intake import Intake
 from vmfsm_plugins.streams.logfile import LogFile
+from vmfsm_plugins.streams.subscribers import Subscribers
 
 from .bridge import Bridge
 from .expect import Cursor
@@ -21,6 +22,7 @@ class Stream(Intake):
     :param file: what it is written to; closed by `close`.
     :param origin: where the stream of the launch before has ended.
     :param record: adds a record about this console to the timeline.
+    :param subscribers: of the console.
     """
 
     def __init__(
@@ -29,6 +31,7 @@ class Stream(Intake):
         file: LogFile,
         origin: Position,
         record: Callable[[str, dict[str, object]], object],
+        subscribers: Subscribers,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.origin = origin
@@ -42,15 +45,23 @@ class Stream(Intake):
             Buffer(options.buffer, options.encoding, "replace", origin),
             file,
             lambda text: record("console", {"text": text}),
+            subscribers,
             # Small enough that nothing falls out of the buffer before a search has seen it.
             most=max(256, min(MOST, options.buffer // 4)),
         )
         self.cursor = Cursor(self.buffer, self._skipped)
+        self.urgent = -1
+        """Searches are due that have not seen this byte, however much they have taken already."""
 
     def _skipped(self, size: int) -> None:
         """From any thread."""
         data: dict[str, object] = {"bytes": size}
         self.loop.call_soon_threadsafe(self._record, "console-lost", data)
+
+    def hurry(self) -> None:
+        """Who waits for what has come is about to be told something else: let it be found before."""
+        self.urgent = self.buffer.end.byte
+        self.news.tell()
 
     # -- to QEMU --------------------------------------------------------------------------------------------
 

@@ -26,6 +26,12 @@ _MIGRATING = 0.1
 """Seconds after which a QEMU that finishes a migration is asked for its run state again."""
 _LISTENS = frozenset({"running", "suspended"})
 """Run states in which a guest may notice the power button; in the others nothing comes of it."""
+_VERDICTS = {
+    "GUEST_PANICKED": "guest-panicked",
+    "GUEST_CRASHLOADED": "guest-crashloaded",
+    "WATCHDOG": "watchdog",
+}
+"""Events that say that the guest is lost (QMP reference, "Run state"), whatever QEMU does about it."""
 _LARGE_EVENT = 2_000
 """Bytes of JSON; what is larger does not go into a record."""
 
@@ -196,8 +202,8 @@ class Session:
         large = len(raw) > _LARGE_EVENT
         data = {"event": name, "timestamp": event.get("timestamp"), "bytes": len(raw)} if large else event
         self._machine.record("qmp-event", data, size=400 if large else 200 + 4 * len(raw))
-        if name == "GUEST_PANICKED":
-            self._machine.report(Verdict("guest-panicked", "qmp", event))
+        if name in _VERDICTS:
+            self._machine.report(Verdict(_VERDICTS[name], "qmp", event))
         if name == "RESET":
             verdict = self.resets.hear(event)
             if verdict is not None:

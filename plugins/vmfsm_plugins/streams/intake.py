@@ -5,6 +5,7 @@ from collections.abc import Callable
 from .buffer import Buffer
 from .drain import MOST, Drain, News, Records
 from .logfile import LogFile
+from .subscribers import Subscribers
 
 
 class Intake:
@@ -13,11 +14,19 @@ class Intake:
     :param fd: non-blocking; closing it is up to who has it.
     :param file: closed by `close`.
     :param record: adds text to the timeline.
+    :param subscribers: they get every byte, and an empty `bytes` when it is over: at the end of the file, or
+        when QEMU has ended and what it left was read.
     :param most: how many bytes are read at once.
     """
 
     def __init__(
-        self, fd: int, buffer: Buffer, file: LogFile, record: Callable[[str], object], most: int = MOST
+        self,
+        fd: int,
+        buffer: Buffer,
+        file: LogFile,
+        record: Callable[[str], object],
+        subscribers: Subscribers,
+        most: int = MOST,
     ) -> None:
         self.buffer = buffer
         self.file = file
@@ -25,6 +34,7 @@ class Intake:
         self.ended = False
         """Nothing more will come."""
         self._records = Records(record)
+        self._subscribers: Subscribers | None = subscribers
         self._drain = Drain(fd, self._feed, self._end, most)
 
     def _feed(self, data: bytes) -> None:
@@ -32,17 +42,26 @@ class Intake:
         self.file.write(data)
         self._records.add(text)
         self.news.tell()
+        if self._subscribers is not None:  # last: those who wait for these bytes see them first
+            self._subscribers.tell(data)
 
     def _end(self) -> None:
         self._records.add(self.buffer.finish())
         self._records.flush()
         self.ended = True
         self.news.tell()
+        self._end_subscription()
+
+    def _end_subscription(self) -> None:
+        subscribers, self._subscribers = self._subscribers, None
+        if subscribers is not None:
+            subscribers.tell(b"")
 
     async def dry(self) -> None:
         """QEMU has ended: read what it left."""
         await self._drain.dry()
         self._records.flush()
+        self._end_subscription()
 
     def flush(self) -> None:
         """Let the timeline have what came so far."""

@@ -16,7 +16,9 @@ import contextlib
 import enum
 import errno
 import fcntl
+import itertools
 import json
+import math
 import os
 import shutil
 import stat
@@ -39,6 +41,8 @@ _NEW = ".new"
 """Of one that is being written anew, in addition."""
 _LARGEST = 64 * 1024
 """Bytes of a file, after which it is written anew."""
+_MOST = 16 * 1024 * 1024
+"""Bytes of a file that are read: what thousands of machines come to, when it is about to be written anew."""
 _PATIENCE = 4.0
 """Seconds until a process that SIGKILL does not end is given up: the kernel or another user holds it."""
 _PAUSE = 0.02
@@ -151,7 +155,7 @@ def sweep(path: str) -> list[Entry]:
     """`clean_up` in the registry at `path`."""
     # First which are over, then what is in them: a program that dies meanwhile is for the next time.
     over = [file for file in _files(path) if _is_over(file)]
-    left = {file: list(_read(file)) for file in over}
+    left = {file: _read(file) for file in over}
     if not _kill([entry for entries in left.values() for entry in entries]):
         left = {file: entries for file, entries in left.items() if not any(map(_is_orphan, entries))}
     for file, entries in left.items():
@@ -167,7 +171,7 @@ def bury(path: str, harness: proc.Identity, token: str) -> None:
         could not be registered.
     """
     file = _file(path, proc.boot_id(), proc.pid_namespace(), harness, token)
-    entries = list(_read(file))
+    entries = _read(file)
     is_forking = _is_locked(file)  # by a child that was forked, and has not executed its program yet
     is_done = _kill(entries, prefix=f"{token}-")
     if is_forking:
@@ -219,7 +223,7 @@ def _remove(file: str, entries: list[Entry]) -> None:
 
 
 def _unlink(file: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):  # it is gone, or somebody has put there what is no file
         os.unlink(file)
 
 
@@ -362,44 +366,59 @@ def _await_unlocked(file: str) -> None:
         time.sleep(_PAUSE)
 
 
-def _without_waiting(file: str, flags: int) -> int:
-    """As where somebody has put a FIFO."""
-    return os.open(file, flags | os.O_NONBLOCK)
-
-
-def _read(file: str) -> Iterator[Entry]:
+def _read(file: str) -> list[Entry]:
     """Its entries. Lines that are none (the last one may be half written) are left out."""
     present: dict[str, Entry] = {}
-    with (
-        contextlib.suppress(OSError),
-        open(file, encoding="utf-8", errors="surrogateescape", opener=_without_waiting) as lines,
+    for line in _content(file).split(b"\n"):
+        # A line of nothing but brackets is deeper than Python reads.
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+            fields = json.loads(line.decode("utf-8", "surrogateescape"))
+            present.pop(fields["mark"], None)
+            if len(fields) > 1:
+                entry = _entry(fields, file)
+                present[entry.mark] = entry
+    return [entry._replace(status=_status(entry)) for entry in present.values()]
+
+
+def _content(file: str) -> bytes:
+    """What is in it, as far as a program would write; nothing where it is no ordinary file."""
+    try:
+        fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)  # it may be a FIFO, or lead anywhere
+    except OSError:
+        return b""
+    with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+        stack.callback(os.close, fd)
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            with open(fd, "rb", closefd=False) as lines:
+                return lines.read(_MOST)
+    return b""
+
+
+def _entry(fields: dict[str, Any], file: str) -> Entry:
+    """:raises ValueError, KeyError, TypeError: for what is none."""
+    pid, start_time, command = fields.pop("harness")
+    entry = Entry(
+        Status.FOREIGN,
+        harness=Harness(pid, start_time, tuple(command)),
+        companions=tuple((pid, start_time) for pid, start_time in fields.pop("companions")),
+        sockets=tuple(fields.pop("sockets")),
+        directories=tuple(fields.pop("directories")),
+        file=file,
+        **fields,
+    )
+    numbers = [pid, start_time, entry.uid, entry.pid_namespace, *itertools.chain(*entry.companions)]
+    numbers += [number for number in (entry.pid, entry.start_time) if number is not None]
+    texts = [entry.mark, entry.boot_id, *entry.harness.command]
+    paths = [entry.name, entry.directory, *entry.sockets, *entry.directories]
+    if not (
+        all(type(number) is int for number in numbers)
+        and all(isinstance(text, str) for text in texts + paths)
+        and not any("\0" in path for path in paths)
+        and isinstance(entry.since, int | float)
+        and 0 <= entry.since < math.inf
     ):
-        for line in lines:
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                fields = json.loads(line)
-                present.pop(fields["mark"], None)
-                if len(fields) > 1:
-                    pid, start_time, command = fields.pop("harness")
-                    harness = Harness(pid, start_time, tuple(command))
-                    sockets, directories = tuple(fields.pop("sockets")), tuple(fields.pop("directories"))
-                    companions = tuple((int(pid), int(start)) for pid, start in fields.pop("companions"))
-                    entry = Entry(
-                        Status.FOREIGN,
-                        harness=harness,
-                        companions=companions,
-                        sockets=sockets,
-                        directories=directories,
-                        file=file,
-                        **fields,
-                    )
-                    if not all(map(_is_path, (entry.name, entry.directory, *sockets, *directories))):
-                        raise ValueError
-                    present[entry.mark] = entry
-    return (entry._replace(status=_status(entry)) for entry in present.values())
-
-
-def _is_path(value: object) -> bool:
-    return isinstance(value, str) and "\0" not in value
+        raise ValueError
+    return entry
 
 
 def _status(entry: Entry) -> Status:

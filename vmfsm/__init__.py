@@ -24,9 +24,11 @@ from .errors import (
 from .hooks import hookimpl, hookspec
 from .judging import ACTIONS
 from .lifecycle import TABLE, Event, Reason, State, Transition
+from .logpaths import open_for_log
 from .machine import Machine
 from .paths import check_path
 from .plan import LaunchPlan, escape
+from .redaction import Secrets
 from .timeline import Record, format_timeline
 
 __all__ = (
@@ -52,6 +54,7 @@ __all__ = (
     "PluginLoadError",
     "Reason",
     "Record",
+    "Secrets",
     "State",
     "Transition",
     "TransitionError",
@@ -64,5 +67,6 @@ __all__ = (
     "format_timeline",
     "hookimpl",
     "hookspec",
+    "open_for_log",
     "printable",
 )

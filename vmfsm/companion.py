@@ -14,6 +14,7 @@ from .config import check_environment, check_name, check_strings
 from .descriptors import Closable, check_fd
 from .errors import ConfigError
 from .iothread import outcome
+from .logpaths import open_for_log
 from .paths import check_path
 from .process import REAP, Process, environment, find_binary
 
@@ -127,7 +128,7 @@ class Companion:
             gone.set_result(None)
             ended(self)
 
-        output = _without_waiting(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC)
+        output = open_for_log(log)
         try:
             os.set_blocking(output, True)  # it is the companion's
             self.log = log
@@ -223,11 +224,6 @@ class Companion:
         was_killed = not self.has_ended and self._process.signal(signal.SIGKILL)
         await asyncio.wait({self._gone}, timeout=REAP)
         return not was_killed
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file, or fail: nobody at the other end of a FIFO may hold up the I/O thread."""
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)
 
 
 def _open_to_read(path: str) -> IO[bytes]:

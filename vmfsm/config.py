@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from .errors import ConfigError
 from .paths import check_path
+from .redaction import redact_command
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@:-]{0,63}")
 
@@ -99,10 +100,11 @@ def check_strings(field: str, value: object) -> tuple[str, ...]:
     :raises ConfigError: naming `field`.
     """
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
-        raise ConfigError(f"{field} must be a sequence of str, not {value!r}", field=field)
+        raise ConfigError(f"{field} must be a sequence of str, not {type(value).__name__}", field=field)
     for item in value:
         if not isinstance(item, str) or "\0" in item:
-            raise ConfigError(f"{field} must hold only str without NUL, not {item!r}", field=field)
+            shown = redact_command([item])[0] if isinstance(item, str) else item
+            raise ConfigError(f"{field} must hold only str without NUL, not {shown!r}", field=field)
     return tuple(value)
 
 
@@ -114,13 +116,14 @@ def check_environment(value: object) -> dict[str, str | None]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise ConfigError(f"env must be a mapping of differences, not {value!r}", field="env")
+        raise ConfigError(f"env must be a mapping of differences, not {type(value).__name__}", field="env")
     for key, item in value.items():
         if not isinstance(key, str) or not key or "=" in key or "\0" in key:
             raise ConfigError(f"env has no variable of this name: {key!r}", field="env")
         if item is not None and (not isinstance(item, str) or "\0" in item):
             raise ConfigError(
-                f"env[{key!r}] must be a str, or None to take it away, not {item!r}", field=f"env[{key!r}]"
+                f"env[{key!r}] must be a str without NUL, or None to take it away",  # it may be a secret
+                field=f"env[{key!r}]",
             )
     return dict(value)
 

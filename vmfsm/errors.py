@@ -17,7 +17,7 @@ The qmp plugin adds its own. Where more went wrong than one exception can say, t
 `errors` and in its notes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 if TYPE_CHECKING:
@@ -54,8 +54,19 @@ def printable(text: str) -> str:
     )
 
 
+def cut(text: str, most: int) -> str:
+    """`text`, or as much of it as makes `most` characters with the mark that there was more."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+_LONGEST_MESSAGE = 8_000
+_LONGEST_LINE = 400
+
+
 class VMError(Exception):
     """Root of all that vmfsm raises.
+
+    Message and notes may be shown on a terminal, whoever's words are in them: see `printable`.
 
     Can be pickled. `machine` is the machine's name, `state` its state when the error arose (both `None`
     where there was none yet), `evidence` what was seen last, `errors` what else went wrong.
@@ -70,7 +81,7 @@ class VMError(Exception):
         evidence: Evidence | None = None,
         errors: Iterable[BaseException] = (),
     ) -> None:
-        super().__init__(message)
+        super().__init__(cut(printable(message), _LONGEST_MESSAGE))
         self.machine = machine
         self.state = state
         self.evidence = Evidence()
@@ -92,12 +103,25 @@ class VMError(Exception):
                 self._note_lines(f"the end of what companion {name} said", str(output))
         if evidence.events:
             names = ", ".join(str(event.get("event")) for event in evidence.events[-8:])
-            self.add_note(f"QEMU's last events: {printable(names)}")
+            self.add_note(f"QEMU's last events: {cut(names, _LONGEST_LINE)}")
+        return self
+
+    def add_note(self, note: str) -> None:
+        super().add_note(printable(note))
+
+    def redact(self, redact: Callable[[str], str]) -> Self:
+        """Have `redact` take the secrets out of message, notes and what else went wrong."""
+        self.args = (redact(str(self)),)
+        if hasattr(self, "__notes__"):
+            self.__notes__ = [redact(note) for note in self.__notes__]
+        for error in self.errors:
+            if isinstance(error, VMError):
+                error.redact(redact)
         return self
 
     def _note_lines(self, title: str, text: str, most: int = 12) -> None:
         lines = printable(text).rstrip("\n").split("\n")[-most:]
-        self.add_note("\n".join([f"{title}:", *(f"  | {line}" for line in lines)]))
+        self.add_note("\n".join([f"{title}:", *(f"  | {cut(line, _LONGEST_LINE)}" for line in lines)]))
 
     def add_errors(self, errors: Iterable[BaseException]) -> Self:
         """Add what else went wrong, to `errors` and to the notes."""

@@ -13,6 +13,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
+from .errors import printable
 from .perprocess import per_process
 
 if TYPE_CHECKING:
@@ -77,4 +78,5 @@ class ExitGuard:
                 machine.shutdown(timeout=10)  # SIGKILL is sent; it tells also of clean-up that is over
             except BaseException as error:  # noqa: BLE001 - a hook's `sys.exit`, say: the others still come
                 # Not through logging, which may have been shut down already.
-                os.write(2, f"{machine.name}: at exit: {error}\n".encode(errors="backslashreplace"))
+                said = printable(str(error))
+                os.write(2, f"{machine.name}: at exit: {said}\n".encode(errors="backslashreplace"))

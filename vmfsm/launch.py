@@ -355,6 +355,8 @@ class Launch:
             if failed is not None:
                 return failed
         failed = await self._hooks.set_up("pre_launch", self._contributor, plan=self.plan)
+        for companion in self.plan.companions:
+            self._machine.secrets.learn_command(companion.command)
         if failed is None and not self._no_spawn:
             failed = await self._companions.start(self.plan, owned)
         if failed is not None or self._no_spawn:
@@ -394,6 +396,7 @@ class Launch:
         self.command = tuple(
             map(os.fsdecode, [args] if isinstance(args, str | bytes | os.PathLike) else args)
         )
+        self._machine.secrets.learn_command(self.command)
         self._record("adopt", {"command": self.command, "pid": plan.adopted.pid}, 1_000)
         self.process = Process.adopt(plan.adopted, on_exit=self._exited)
         plan.pid = self.process.pid
@@ -408,6 +411,7 @@ class Launch:
         executable = find_binary(self.command[0], plan.env.get("PATH"))
         for fd in plan.fds:  # before anything of ours gets the number of one that was closed meanwhile
             check_fd(fd)
+        self._machine.secrets.learn_command(self.command)
         self._record("spawn", {"command": self.command}, 1_000)
         self.process = Process.spawn(
             self.command,

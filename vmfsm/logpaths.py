@@ -1,6 +1,12 @@
-"""Names for log files under which nothing is lost that this process has written."""
+"""Log files: names under which nothing that was written is lost, and opening them where nobody else leads.
 
+Linux does much of the latter by itself in directories with the sticky bit, where `fs.protected_symlinks`,
+`protected_hardlinks` and `protected_regular` are on (proc_sys_fs(5)).
+"""
+
+import errno
 import os
+import stat
 import threading
 
 _used: dict[str, int] = {}
@@ -26,3 +32,44 @@ def unused(path: str) -> str:
             if os.path.realpath(path) not in _used:
                 _used[os.path.realpath(path)] = 1
                 return path
+
+
+def open_for_log(path: str) -> int:
+    """Open a log file to append to, emptied; the descriptor, which waits for nobody (`O_NONBLOCK`).
+
+    Others may read a new file where the umask lets them, and never write to it. Where everybody may write to
+    its directory, what is there already has to be this user's, or of the directory's owner, and have no other
+    name: else somebody could have the log written over a file of this user's, or get to read it.
+
+    :raises OSError: as the system says; `PermissionError` where it was planted.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        directory = os.stat(os.path.dirname(path) or ".")
+    except OSError:  # the error of opening it says more
+        return os.open(path, flags | os.O_TRUNC, 0o664)
+    if not directory.st_mode & stat.S_IWOTH:
+        return os.open(path, flags | os.O_TRUNC, 0o664)
+    may_have_made_it = {os.geteuid(), directory.st_uid}
+    try:
+        fd = os.open(path, flags | os.O_NOFOLLOW, 0o664)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        if os.lstat(path).st_uid not in may_have_made_it:
+            raise _planted(path) from None
+        return os.open(path, flags | os.O_TRUNC, 0o664)
+    try:
+        found = os.fstat(fd)
+        if found.st_uid not in may_have_made_it or found.st_nlink != 1:
+            raise _planted(path)
+        if stat.S_ISREG(found.st_mode):
+            os.ftruncate(fd, 0)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _planted(path: str) -> PermissionError:
+    return PermissionError(errno.EPERM, "somebody else may have put it into a directory open to all", path)

@@ -30,6 +30,7 @@ from .launch import UNASKED_CLEANUP, Launch
 from .lifecycle import Event, Lifecycle, Reason, State, Transition
 from .observers import Observers
 from .plugins import claim, give_back
+from .redaction import Secrets
 from .reports import plugin_errors
 from .timeline import Record, Timeline
 from .workers import Workers
@@ -96,6 +97,8 @@ class Machine:
         self._pid_of_owner = os.getpid()
         self._lifecycle = Lifecycle(name)
         self._timeline = Timeline()
+        self._secrets = Secrets()
+        self._secrets.learn_command(self._config.args)
         self._observers = Observers(self, name, self._plugins)
         self._launch: Launch | None = None
         claim(plugins)
@@ -171,6 +174,11 @@ class Machine:
         Kept from events, so it never waits. `None` where no QEMU lives or there is no monitor to tell.
         """
         return cast("str | None", getattr(self._plugins.get("qmp"), "run_state", None))
+
+    @property
+    def secrets(self) -> Secrets:
+        """What is not shown of this machine; `secrets.add` adds to it."""
+        return self._secrets
 
     # -- what plugins offer ---------------------------------------------------------------------------------
 
@@ -251,7 +259,7 @@ class Machine:
             error.command = self.command
             raise self._with_evidence(error) from late
         except VMError as error:
-            raise error from error.__cause__
+            raise self._redacted(error) from error.__cause__
         except BaseException as interrupt:
             self._hand_over(io, caller, interrupt)
             raise
@@ -411,7 +419,7 @@ class Machine:
             del result  # see `_raise`
 
     def record(self, kind: str, data: Mapping[str, object], *, size: int = 200) -> None:
-        """Add a record to the timeline. On the I/O thread only.
+        """Add a record to the timeline, without the machine's secrets. On the I/O thread only.
 
         :param size: about how many bytes `data` keeps alive; the timeline is bounded by it.
         """
@@ -449,7 +457,7 @@ class Machine:
             await self._launch.until_ended()
 
     def evidence(self) -> Evidence:
-        """The last of what plugins have seen in this launch. Never waits."""
+        """The last of what plugins have seen in this launch, without the machine's secrets. Never waits."""
         launch = self._launch
         more: dict[str, object] = {}
         if launch is not None and launch.plan is not None:
@@ -462,6 +470,8 @@ class Machine:
                     if not (isinstance(error, Exception) or IOThread.get().inside()):
                         raise  # an interrupt, which is the caller's
                     more["evidence-error"] = describe(error)  # it must not hide the error it was to explain
+        if self._secrets:
+            more = self._secrets.redact_all(more)
         return Evidence(
             str(more.pop("console", "")),
             str(more.pop("output", "")),
@@ -527,6 +537,8 @@ class Machine:
     def _record(
         self, kind: str, data: Mapping[str, object], size: int, transition: Transition | None = None
     ) -> None:
+        if self._secrets:
+            data = self._secrets.redact_all(data)
         record = self._timeline.add(kind, data, size)
         self._observers.add(record, size, transition)
 
@@ -668,7 +680,10 @@ class Machine:
                 error.add_note(f"QEMU's run state: {run_state}")
         if isinstance(error, LaunchError):
             error.output = error.evidence.output
-        return error
+        return self._redacted(error)
+
+    def _redacted(self, error: E) -> E:
+        return error.redact(self._secrets.redact) if self._secrets else error
 
 
 def _load_plugins(given: object, block: object, options: object) -> plugins.PluginSet:

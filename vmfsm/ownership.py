@@ -19,6 +19,7 @@ from .caller import Job
 from .iothread import IOThread
 from .perprocess import per_process
 from .process import REAP, Process
+from .redaction import redact_command
 from .workers import Workers
 
 _LOGGER = logging.getLogger("vmfsm.ownership")
@@ -83,7 +84,7 @@ class Ownership:
         if self._ledger is None and self._harness is not None and self._path:
             try:
                 self._ledger = registry.Ledger(
-                    self._path, registry.Harness(*self._harness, tuple(sys.orig_argv)), self._token
+                    self._path, registry.Harness(*self._harness, redact_command(sys.orig_argv)), self._token
                 )
             except OSError as error:
                 _LOGGER.warning("%s: not registered: %s", name, error)

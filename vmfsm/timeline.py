@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from .errors import printable
+from .errors import cut, printable
 from .reports import describe_exit
 
 _MOST_RECORDS = 2_000
@@ -124,7 +124,7 @@ def _summary(kind: str, data: Mapping[str, object], room: int) -> list[str]:
 
 
 def _in_rows(line: str, room: int) -> list[str]:
-    line = _cut(line.rstrip(), _LONGEST_LINE)
+    line = cut(line.rstrip(), _LONGEST_LINE)
     if len(line) <= room:
         return [line]
     import textwrap
@@ -219,8 +219,4 @@ def _value(value: object) -> str:
     import json
 
     text = value if isinstance(value, str) else json.dumps(value, default=repr, ensure_ascii=False)
-    return _cut(text.replace("\n", "\\n"), _LONGEST_VALUE)
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 3] + "..."
+    return cut(text.replace("\n", "\\n"), _LONGEST_VALUE)

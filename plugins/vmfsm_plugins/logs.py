@@ -43,6 +43,7 @@ class _Output(Intake):
     """QEMU's output during one launch. On the I/O thread only, but for what is read of it."""
 
     def __init__(self, machine: Machine, file: LogFile, subscribers: Subscribers) -> None:
+        self._filter = machine.secrets.filter()
         self._read_end, self.write_end = os.pipe()
         os.set_blocking(self._read_end, False)
         super().__init__(
@@ -52,6 +53,25 @@ class _Output(Intake):
             lambda text: machine.record("output", {"text": _readable(text)}, size=200 + 2 * len(text)),
             subscribers,
         )
+
+    def _feed(self, data: bytes) -> None:
+        data = self._filter.feed(data)
+        if data:
+            super()._feed(data)
+
+    def _feed_held(self) -> None:
+        data = self._filter.finish()
+        if data:
+            super()._feed(data)
+
+    def _end(self) -> None:
+        self._feed_held()
+        super()._end()
+
+    async def dry(self) -> None:
+        await super().dry()
+        self._feed_held()
+        self.flush()
 
     def close_write_end(self) -> None:
         if self.write_end >= 0:
@@ -69,9 +89,10 @@ class _Output(Intake):
 class Logs:
     """The plugin: QEMU's stdout and stderr, as they come, in a file and in memory.
 
-    In the file every byte is as QEMU wrote it; in text what is not UTF-8 is shown as `\\xff`. It is kept,
-    also after a launch that failed, until the next launch. Everything may be used from any thread; only
-    `follow` waits.
+    In the file every byte is as QEMU wrote it, but for the machine's secrets: QEMU quotes its options where
+    they are wrong, and `***` stands for a secret in them. In text what is not UTF-8 is shown as `\\xff`.
+    It is kept, also after a launch that failed, until the next launch. Everything may be used from any
+    thread; only `follow` waits.
 
     :param path: the file; by default `<machine>.log` in the machine's `log_dir`, or in its private
         directory, which is removed at the end. One that this process has written to already, for an earlier

@@ -18,6 +18,8 @@ Those of `qemu.qmp` are raised beside: `ConnectError`, `ExecuteError`.
 
 from qemu.qmp import ExecInterruptedError, QMPError, Runstate, StateError
 
+from vmfsm.errors import printable
+
 
 class QEMUMachineError(Exception):
     """Root of what the machine raises."""
@@ -71,7 +73,7 @@ class VMLaunchFailure(QEMUMachineError):
         if self.exitcode is not None:
             lines.append(f"\tExit code: {self.exitcode}")
         lines += [f"\tCommand: {self.command}", f"\tOutput: {self.output}"]
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
 
 def _of_kind(cause: type[Exception]) -> type[VMLaunchFailure]:

@@ -6,6 +6,8 @@ import threading
 import weakref
 from typing import BinaryIO
 
+from vmfsm.logpaths import open_for_log
+
 _writers: "weakref.WeakValueDictionary[str, object]" = weakref.WeakValueDictionary()
 """The machines of this process, by the files that they write."""
 _opening = threading.Lock()
@@ -54,7 +56,8 @@ def open_log(directory: str, name: str, writer: object) -> tuple[str, BinaryIO]:
         while _writers.get(os.path.realpath(path), writer) is not writer:
             path = os.path.join(directory, f"{name}.{number}.log")
             number += 1
-        file = open(path, "wb")  # noqa: SIM115 - open as long as QEMU lives
+        file = os.fdopen(open_for_log(path), "wb")
+        os.set_blocking(file.fileno(), True)  # it is QEMU's
         _writers[os.path.realpath(path)] = writer
         return path, file
 

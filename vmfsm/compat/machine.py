@@ -11,7 +11,8 @@ from typing import BinaryIO, Self
 
 from qemu.qmp import QMPError
 
-from vmfsm import Deadline, VMError
+from vmfsm import Deadline, Secrets, VMError
+from vmfsm.redaction import redact_command
 
 from .clean_up import do_all
 from .commands import Commands
@@ -115,12 +116,13 @@ class QEMUMachine(Commands):
                 error.add_note(f"and then: {type(trouble).__name__}: {trouble}")
             if not isinstance(error, Exception):
                 raise
-            command = " ".join(self._qemu_full_args)
-            raise VMLaunchFailure.of(error, self.exitcode(), command, self._iolog) from error
+            raise VMLaunchFailure.of(
+                error, self.exitcode(), self._command_shown, self._output_shown
+            ) from error
 
     def _launch(self) -> None:
         self._pre_launch()
-        LOG.debug("VM launch command: %r", " ".join(self._qemu_full_args))
+        LOG.debug("VM launch command: %r", self._command_shown)
         self._popen = self._start(None)
         self._launched = True
         self._post_launch()
@@ -398,7 +400,19 @@ class QEMUMachine(Commands):
         # QEMU handles SIGTERM, but not in its first moments.
         ours = {-signal.SIGKILL: self._user_killed, -signal.SIGTERM: self._user_terminated}
         if code is not None and code < 0 and not ours.get(code, False):
-            LOG.warning("qemu received signal %i; command: %r", -code, " ".join(self._qemu_full_args))
+            LOG.warning("qemu received signal %i; command: %r", -code, self._command_shown)
+
+    @property
+    def _command_shown(self) -> str:
+        """The command line without secrets: old code prints it."""
+        return " ".join(redact_command(self._qemu_full_args))
+
+    @property
+    def _output_shown(self) -> str | None:
+        """What QEMU said, without those of its command line, which it quotes."""
+        secrets = Secrets()
+        secrets.learn_command(self._qemu_full_args)
+        return None if self._iolog is None else secrets.redact(self._iolog)
 
     def _forget_run(self) -> None:
         self._quit_issued = self._user_killed = self._user_terminated = self._launched = False

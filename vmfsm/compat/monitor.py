@@ -13,6 +13,7 @@ from vmfsm_plugins.qmp.events import Event, Wanted
 from vmfsm_plugins.qmp.request import Request, make_request
 
 from vmfsm import ConfigError, Deadline, MachineDied, MachineTimeout, TransitionError, VMError, check_fd
+from vmfsm.redaction import redact_message
 
 from .errors import (
     MisuseError,
@@ -187,7 +188,7 @@ class Monitor:
     def _exchange(self, request: Request) -> dict[str, Any]:
         fd = self._fd if request.command in _TAKES_FD else None
         limit = min(Deadline(self._timeout), self._limit, key=_left)
-        self._log.debug("--> %s", request.data.decode())
+        self._log.debug("--> %s", redact_message(request.data))
         try:
             reply = self.plugin.exchange(request, fd=fd, timeout=limit.as_timeout())
         except MachineTimeout as late:

@@ -28,6 +28,7 @@ from vmfsm.iothread import IOThread
 from vmfsm.lifecycle import State
 from vmfsm.ownership import Ownership
 from vmfsm.preparation import private_directories
+from vmfsm.redaction import redact_command
 from vmfsm.workers import Workers
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _about_process(process: _Process) -> str:
     if process.state == "Z":
         return f"process {pid}: {process.name} ({whose}, started {age:.1f} s ago, a zombie that nobody reaps)"
     words = _read(f"/proc/{pid}/cmdline").decode(errors="backslashreplace").split("\0")[:-1]
-    command = printable(shlex.join(words)).replace("\n", "\\n") or process.name
+    command = printable(shlex.join(redact_command(words))).replace("\n", "\\n") or process.name
     if len(command) > _LONGEST_COMMAND:
         command = command[:_LONGEST_COMMAND] + "…"
     return f"process {pid}: {command} ({whose}, started {age:.1f} s ago)"

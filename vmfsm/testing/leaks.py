@@ -14,7 +14,7 @@ from typing import Self
 
 from vmfsm import config
 from vmfsm.deadline import Deadline
-from vmfsm.errors import ConfigError
+from vmfsm.errors import ConfigError, printable
 from vmfsm.iothread import IOThread
 from vmfsm.paths import check_path
 from vmfsm.perprocess import per_process
@@ -39,7 +39,8 @@ class Leak(AssertionError):
         self.leaks = tuple(leaks)
 
     def __str__(self) -> str:
-        return "left behind:\n" + "\n".join(f"  {leak}".replace("\n", "\n  ") for leak in self.leaks)
+        lines = (f"  {printable(leak)}".replace("\n", "\n  ") for leak in self.leaks)
+        return "\n".join(["left behind:", *lines])
 
 
 class leakcheck:

@@ -36,10 +36,12 @@ def make_request(
 
     :raises ConfigError: for what is no command, and for arguments that are given twice or are no JSON.
     """
+    # Messages have no values, in which there may be secrets.
     if not isinstance(command, str) or not command:
-        raise ConfigError(f"command must be the name of a command, not {command!r}", field="command")
+        what = "''" if command == "" else type(command).__name__
+        raise ConfigError(f"command must be the name of a command, not {what}", field="command")
     if arguments is not None and not isinstance(arguments, Mapping):
-        raise ConfigError(f"arguments must be a mapping, not {arguments!r}", field="arguments")
+        raise ConfigError(f"arguments must be a mapping, not {type(arguments).__name__}", field="arguments")
     number = next(_numbers)
     message: dict[str, Any] = {key: command, "id": number}
     names: tuple[str, ...] = ()

@@ -1,6 +1,9 @@
 """QEMU's run state, as far as its events tell it (QMP reference, `RunState`; QEMU's `softmmu/runstate.c`)."""
 
+import re
 from typing import Any
+
+_IS_NAME = re.compile("[a-z0-9-]{1,64}").fullmatch
 
 # Events that say why QEMU is about to stop; the STOP that follows does not.
 _STOPS_AS = {
@@ -45,6 +48,8 @@ def after_event(event: dict[str, Any], state: str | None, *, asleep: bool = Fals
 def after_status(status: object, state: str | None) -> str | None:
     """The run state after a reply to `query-status`."""
     said = status.get("status") if isinstance(status, dict) else None
+    if isinstance(said, str) and not _IS_NAME(said):
+        return state  # no QEMU says that; it is shown in messages
     # It is on its way there, and no event tells when it has arrived.
     arriving = said == "finish-migrate" and state == "postmigrate"
     return said if isinstance(said, str) and not arriving else state

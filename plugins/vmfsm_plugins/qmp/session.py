@@ -159,6 +159,7 @@ class Session:
 
     async def _exchange(self, client: Client, request: Request, fd: int | None = None) -> Reply | Loss:
         number, command, data, arguments = request
+        self._machine.secrets.learn_message(data)
         record = self._machine.record
         record("qmp-command", {"command": command, "id": number, "arguments": arguments})
         began = time.monotonic()

@@ -5,7 +5,7 @@ import stat
 import time
 from collections.abc import Callable
 
-from vmfsm import LaunchPlan
+from vmfsm import LaunchPlan, open_for_log
 
 
 def open_log(
@@ -50,7 +50,7 @@ class LogFile:
         self._failed = failed
         self._timestamps = timestamps
         self._at_line_start = True
-        self._file = open(path, "wb", buffering=0, opener=_opener)  # noqa: SIM115 - see close
+        self._file = open(path, "wb", buffering=0, opener=lambda name, _: open_for_log(name))  # noqa: SIM115 - see close
         self.whole = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
         """Everything so far can be read from it."""
 
@@ -82,9 +82,3 @@ class LogFile:
         self._at_line_start = data.endswith(b"\n")
         end = b"\n" if self._at_line_start else b""
         return first + data.removesuffix(b"\n").replace(b"\n", b"\n" + prefix) + end
-
-
-def _opener(path: str, _: int) -> int:
-    # O_NONBLOCK is for pipes and terminals: nobody's slow reader may hold up the I/O thread.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
-    return os.open(path, flags | os.O_CLOEXEC, 0o666)

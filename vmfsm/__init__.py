@@ -27,6 +27,7 @@ from .lifecycle import TABLE, Event, Reason, State, Transition
 from .logpaths import open_for_log
 from .machine import Machine
 from .paths import check_path
+from .peers import check_peer
 from .plan import LaunchPlan, escape
 from .redaction import Secrets
 from .timeline import Record, format_timeline
@@ -63,6 +64,7 @@ __all__ = (
     "capabilities",
     "check_fd",
     "check_path",
+    "check_peer",
     "escape",
     "format_timeline",
     "hookimpl",

@@ -81,7 +81,7 @@ class VMError(Exception):
         evidence: Evidence | None = None,
         errors: Iterable[BaseException] = (),
     ) -> None:
-        super().__init__(cut(printable(message), _LONGEST_MESSAGE))
+        super().__init__(printable(cut(message, _LONGEST_MESSAGE)))
         self.machine = machine
         self.state = state
         self.evidence = Evidence()

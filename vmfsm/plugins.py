@@ -102,9 +102,13 @@ def _scan() -> "tuple[metadata.EntryPoint, ...]":
 def installed() -> "dict[str, metadata.EntryPoint]":
     """The entry points that count, by name. `VMFSM_PLUGIN_AUTOLOAD=0` leaves those of vmfsm itself.
 
+    :raises ConfigError: for any other value of it, which somebody may have meant to be "off".
     :raises PluginLoadError: where two distributions offer the same name.
     """
-    autoload = os.environ.get(AUTOLOAD_VARIABLE, "1") != "0"
+    said = os.environ.get(AUTOLOAD_VARIABLE) or "1"
+    if said not in {"0", "1"}:
+        raise ConfigError(f"{AUTOLOAD_VARIABLE} must be 0 or 1, not {said!r}", field=AUTOLOAD_VARIABLE)
+    autoload = said == "1"
     found: dict[str, metadata.EntryPoint] = {}
     for entry in _scan():
         if not autoload and (entry.dist is None or entry.dist.name != "vmfsm"):

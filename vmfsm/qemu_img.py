@@ -222,7 +222,7 @@ def _made_whole(target: str, overwrite: bool) -> Iterator[str]:
     try:
         if not overwrite:
             try:
-                os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
+                os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             except FileExistsError:
                 raise _there(target) from None
             reserved = True

@@ -7,6 +7,8 @@ import os
 import socket
 import stat
 
+from vmfsm.peers import check_peer
+
 from .command_line import Address, socket_options
 
 
@@ -71,6 +73,9 @@ class Listener:
         def accept() -> None:
             with contextlib.suppress(OSError):  # it has gone again
                 connection, _ = self._socket.accept()
+                if not _is_ours(connection):
+                    connection.close()
+                    return
                 connection.setblocking(False)
                 waiting.add(connection)
                 loop.add_reader(connection, hear, connection)
@@ -103,13 +108,22 @@ class Listener:
         self._socket.close()
 
 
+def _is_ours(connection: socket.socket) -> bool:
+    try:
+        check_peer(connection)
+    except PermissionError:
+        return False
+    return True
+
+
 def listen_at_path(path: str) -> socket.socket:
-    """A listener there, in place of a socket that nobody listens at any more.
+    """A listener there, for this user only, in place of a socket that nobody listens at any more.
 
     :raises OSError: as the system says, with the path, or that of the directory where that is missing.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        os.fchmod(listener.fileno(), 0o600)  # Linux makes the file with it (unix(7))
         try:
             listener.bind(path)
         except OSError as error:

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from vmfsm import LaunchPlan
+from vmfsm import LaunchPlan, check_peer
 from vmfsm_plugins.blocking import in_thread
 
 _LONGEST_PATH = 107
@@ -58,6 +58,7 @@ class Transport:
         self._ours: socket.socket | None = None
         self._listener: _UnixListener | _TCPListener | None = None
         self._is_private = address is None
+        self._plan: LaunchPlan | None = None
         if isinstance(address, str):
             self._listener = _UnixListener(address)
         elif address is not None:
@@ -73,6 +74,7 @@ class Transport:
 
         :raises OSError: as the system says.
         """
+        self._plan = plan
         if self._listener is None:
             self._listener = _UnixListener(os.path.join(plan.directory, "qmp"))
         listening = await self._listener.listen(plan)
@@ -82,12 +84,19 @@ class Transport:
     async def connect(self) -> socket.socket:
         """A socket that is connected to a monitor.
 
-        :raises OSError: as the system says.
+        :raises OSError: as the system says; `PermissionError` where the other end is another user's.
         """
         ours, self._ours = self._ours, None
         if ours is None:
             assert self._listener is not None
-            return await self._listener.connect()
+            assert self._plan is not None
+            connection = await self._listener.connect()
+            try:
+                check_peer(connection, pid=self._plan.pid)
+            except BaseException:
+                connection.close()
+                raise
+            return connection
         ours.setblocking(False)
         return ours
 

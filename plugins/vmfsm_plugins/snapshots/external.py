@@ -118,7 +118,7 @@ def _make(paths: list[str], *, overwrite: bool) -> list[str]:
             except OSError:
                 pass  # it is not there; or making it fails, and says why
             try:
-                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             except FileExistsError:
                 advice = "it is no file" if overwrite else "overwrite=True replaces it"
                 raise ConfigError(f"{path} is there already; {advice}", field="files") from None

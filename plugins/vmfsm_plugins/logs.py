@@ -43,7 +43,6 @@ class _Output(Intake):
     """QEMU's output during one launch. On the I/O thread only, but for what is read of it."""
 
     def __init__(self, machine: Machine, file: LogFile, subscribers: Subscribers) -> None:
-        self._filter = machine.secrets.filter()
         self._read_end, self.write_end = os.pipe()
         os.set_blocking(self._read_end, False)
         super().__init__(
@@ -52,26 +51,8 @@ class _Output(Intake):
             file,
             lambda text: machine.record("output", {"text": _readable(text)}, size=200 + 2 * len(text)),
             subscribers,
+            secrets=machine.secrets,
         )
-
-    def _feed(self, data: bytes) -> None:
-        data = self._filter.feed(data)
-        if data:
-            super()._feed(data)
-
-    def _feed_held(self) -> None:
-        data = self._filter.finish()
-        if data:
-            super()._feed(data)
-
-    def _end(self) -> None:
-        self._feed_held()
-        super()._end()
-
-    async def dry(self) -> None:
-        await super().dry()
-        self._feed_held()
-        self.flush()
 
     def close_write_end(self) -> None:
         if self.write_end >= 0:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from vmfsm import Secrets
+
 from .buffer import Buffer
 from .drain import MOST, Drain, News, Records
 from .logfile import LogFile
@@ -17,6 +19,7 @@ class Intake:
     :param subscribers: they get every byte, and an empty `bytes` when it is over: at the end of the file, or
         when QEMU has ended and what it left was read.
     :param most: how many bytes are read at once.
+    :param secrets: what is hidden in all of that.
     """
 
     def __init__(
@@ -27,6 +30,7 @@ class Intake:
         record: Callable[[str], object],
         subscribers: Subscribers,
         most: int = MOST,
+        secrets: Secrets | None = None,
     ) -> None:
         self.buffer = buffer
         self.file = file
@@ -35,7 +39,20 @@ class Intake:
         """Nothing more will come."""
         self._records = Records(record)
         self._subscribers: Subscribers | None = subscribers
-        self._drain = Drain(fd, self._feed, self._end, most)
+        self._filter = None if secrets is None else secrets.filter()
+        self._drain = Drain(fd, self._filtered, self._end, most)
+
+    def _filtered(self, data: bytes) -> None:
+        if self._filter is not None:
+            data = self._filter.feed(data)
+        if data:
+            self._feed(data)
+
+    def _feed_held(self) -> None:
+        """What the filter holds back, since it may be the beginning of a secret, is none."""
+        data = b"" if self._filter is None else self._filter.finish()
+        if data:
+            self._feed(data)
 
     def _feed(self, data: bytes) -> None:
         text = self.buffer.append(data)
@@ -46,6 +63,7 @@ class Intake:
             self._subscribers.tell(data)
 
     def _end(self) -> None:
+        self._feed_held()
         self._records.add(self.buffer.finish())
         self._records.flush()
         self.ended = True
@@ -60,6 +78,7 @@ class Intake:
     async def dry(self) -> None:
         """QEMU has ended: read what it left."""
         await self._drain.dry()
+        self._feed_held()
         self._records.flush()
         self._end_subscription()
 

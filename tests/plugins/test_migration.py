@@ -448,6 +448,18 @@ def test_the_destination_dies(make: Make, source: Machine, how: str) -> None:
     until(lambda: descriptors(source) <= before)
 
 
+def test_the_destination_dies_before_it_has_begun(source: Machine, destination: Machine) -> None:
+    """Who is told of a death finds the machine in its final state."""
+    os.kill(destination.pid or 0, signal.SIGSTOP)
+    starting = InThread(source.migration.start, destination)
+    until(lambda: any(record.data.get("command") == "query-status" for record in destination.timeline[-2:]))
+    os.kill(destination.pid or 0, signal.SIGKILL)
+    with pytest.raises(MachineDied) as died:
+        starting.result()
+    assert (died.value.machine, died.value.state) == ("destination", State.FAILED)
+    assert_lives_again(source)
+
+
 def test_the_source_dies(source: Machine, destination: Machine) -> None:
     hold(source)
     moving = InThread(source.migration.to, destination)

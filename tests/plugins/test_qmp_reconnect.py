@@ -226,6 +226,16 @@ def test_connecting_again_to_a_qemu_that_is_about_to_be_dead(monitored: MakeMach
         call.result()
 
 
+def test_connecting_again_where_the_socket_is_gone(monitored: MakeMachine, tmp_path: Path) -> None:
+    """QEMU removes it just before its end: that is given a moment to come."""
+    path = tmp_path / "monitor"
+    vm = monitored(qmp={"address": path})
+    path.unlink()
+    call = InThread(vm.qmp.reconnect).join()
+    assert isinstance(call.error, QMPConnectionError)
+    assert call.seconds >= 0.9
+
+
 def test_pending_commands_when_connecting_again(monitored: MakeMachine, again: Any) -> None:
     vm = monitored(qmp={"address": again}, fake=FakeQEMU(on={"slow": []}))
     call = InThread(vm.qmp.execute, "slow")

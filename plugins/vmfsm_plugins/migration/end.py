@@ -103,13 +103,12 @@ class End:
                 return status
             await asyncio.sleep(_SOON)
 
-    async def cleaned_up(self) -> None:
+    async def cleaned_up(self, death: MachineDied) -> None:
         """QEMU has died: wait for the machine's final state."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLEAN_UP):
                 await self.machine.until_ended()
-        assert self.failure is not None
-        self.failure.state = self.machine.state
+        death.state = self.machine.state
 
     def refused(self, death: MachineDied) -> bool:
         """Whether a destination ended by itself, which is how QEMU before 9.1 says that it failed."""

@@ -60,8 +60,11 @@ class Transfer:
             for end in self._ends:
                 await end.under_way()
             self._channel.connected()
-        except BaseException:
+        except BaseException as error:
             await self.abort()
+            for end in self._ends:
+                if isinstance(error, MachineDied) and error.machine == end.machine.name:
+                    await end.cleaned_up(error)
             raise
         finally:
             self._starting = False
@@ -108,7 +111,7 @@ class Transfer:
             return self._ends[0].progress
         for end in self._ends:
             if isinstance(end.failure, MachineDied):
-                await end.cleaned_up()
+                await end.cleaned_up(end.failure)
             if end.failure is not None and end.status != "failed":
                 raise end.failure
         raise self.error()

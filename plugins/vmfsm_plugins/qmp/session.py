@@ -97,7 +97,10 @@ class Session:
         client = Client(self._hear)
         try:
             await client.open(await self.transport.connect())
-        except ConnectionError as error:  # nobody listens
+        except (
+            ConnectionError,
+            FileNotFoundError,
+        ) as error:  # nobody listens; QEMU removes its socket at its end
             client.lost_at = time.monotonic()
             raise await self._lost(client, Loss(str(error), perhaps_exit=True)) from error
         except OSError as error:

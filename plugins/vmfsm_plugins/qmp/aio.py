@@ -1,12 +1,13 @@
 """The monitor's calls for coroutines."""
 
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vmfsm import MachineDied
 
 from .events import Event, Mark, Wanted, check_wanted, describe_wanted
 from .request import make_request
+from .session import Session, Waiting
 
 if TYPE_CHECKING:
     from .plugin import QMP
@@ -33,8 +34,7 @@ class AsyncQMP:
     ) -> Any:
         """See `QMP.execute`."""
         request = make_request(command, arguments, kw)
-        session = self._qmp._last_session(request.operation)
-        return await self._run(session.execute(request), timeout, request.operation)
+        return await self._run(lambda session: session.execute(request), timeout, request.operation)
 
     async def execute_raw(
         self,
@@ -46,8 +46,7 @@ class AsyncQMP:
     ) -> dict[str, Any]:
         """See `QMP.execute_raw`."""
         request = make_request(command, arguments, kw)
-        session = self._qmp._last_session(request.operation)
-        return await self._run(session.execute_raw(request), timeout, request.operation)
+        return await self._run(lambda session: session.execute_raw(request), timeout, request.operation)
 
     async def execute_oob(
         self,
@@ -59,8 +58,7 @@ class AsyncQMP:
     ) -> Any:
         """See `QMP.execute_oob`."""
         request = make_request(command, arguments, kw, key="exec-oob")
-        session = self._qmp._last_session(request.operation)
-        return await self._run(session.execute_oob(request), timeout, request.operation)
+        return await self._run(lambda session: session.execute_oob(request), timeout, request.operation)
 
     async def execute_with_fd(
         self,
@@ -72,8 +70,8 @@ class AsyncQMP:
         **kw: Any,
     ) -> Any:
         """See `QMP.execute_with_fd`."""
-        session, request = self._qmp._session_and_request(fd, command, arguments, kw)
-        return await self._run(session.execute(request, fd), timeout, request.operation)
+        request = self._qmp._request_with_fd(fd, command, arguments, kw)
+        return await self._run(lambda session: session.execute(request, fd), timeout, request.operation)
 
     async def wait_event(
         self,
@@ -98,22 +96,26 @@ class AsyncQMP:
 
     async def reconnect(self, timeout: float | None = 30) -> None:
         """See `QMP.reconnect`."""
-        await self._run(self._qmp._last_session("reconnect").reconnect(), timeout, "reconnect")
+        await self._run(Session.reconnect, timeout, "reconnect")
 
-    async def _run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None, operation: str) -> T:
-        assert self._qmp._machine is not None
-        return await self._qmp._machine.arun(coroutine, timeout=timeout, operation=operation)
+    async def _run(
+        self, call: Callable[[Session], Coroutine[Any, Any, T]], timeout: float | None, operation: str
+    ) -> T:
+        qmp = self._qmp
+        qmp._last_session(operation)
+        assert qmp._machine is not None
+        return await qmp._machine.arun(qmp._in_session(call, operation), timeout=timeout, operation=operation)
 
     async def _wait(self, wanted: Wanted, since: Mark | None, timeout: float | None) -> Event:
-        operation = describe_wanted(wanted)
-        ring = self._qmp._last_session(operation).ring
-        assert self._qmp._machine is not None
+        qmp, operation = self._qmp, describe_wanted(wanted)
+        waiting = Waiting(wanted, since, qmp._last_session(operation))
+        assert qmp._machine is not None
         try:
-            return await self._qmp._machine.arun(
-                ring.wait(wanted, since), timeout=timeout, operation=operation, of_guest=True
+            return await qmp._machine.arun(
+                qmp._in_session(waiting.wait, operation), timeout=timeout, operation=operation, of_guest=True
             )
         except MachineDied:
-            event = ring.take(wanted, since)
+            event = waiting.at_last()
             if event is None:
                 raise
             return event

@@ -7,6 +7,7 @@ from vmfsm import Deadline, LaunchPlan, Machine, MachineDied, hookimpl
 from .events import Event, EventRing, Wanted, describe_wanted
 from .plugin import QMP
 from .request import Request
+from .session import Session
 from .transport import Connector
 
 
@@ -44,13 +45,11 @@ class HandedQMP(QMP):
 
         :raises QMPConnectionError: when QEMU hangs up, or does not speak QMP.
         """
-        self._run(self._last_session("connect").connect(), timeout, "connect")
+        self._run(Session.connect, timeout, "connect")
 
     def exchange(self, request: Request, *, fd: int | None = None, timeout: float | None) -> dict[str, Any]:
         """As `execute_raw` and `execute_with_fd`, for a command that is made already: the whole reply."""
-        return self._run(
-            self._last_session(request.operation).execute_raw(request, fd), timeout, request.operation
-        )
+        return self._run(lambda session: session.execute_raw(request, fd), timeout, request.operation)
 
     def next_event(self, wanted: Wanted | None, timeout: float | None) -> Event:
         """Wait for the first event that is wanted and that nobody was given yet, whatever the guest does.
@@ -63,7 +62,7 @@ class HandedQMP(QMP):
         while True:
             died: MachineDied | None = None
             try:
-                self._run(ring.arrival(wanted), deadline.as_timeout(), operation)
+                self._run(lambda _: ring.arrival(wanted), deadline.as_timeout(), operation)
             except MachineDied as error:
                 died = error
             # Here, where no exception of a signal handler can come between: what it hits loses no event.
@@ -85,4 +84,4 @@ class HandedQMP(QMP):
 
     def hang_up(self, timeout: float | None = 30) -> None:
         """Close the connection; QEMU lives on."""
-        self._run(self._last_session("hang_up").close(), timeout, "hang_up")
+        self._run(Session.close, timeout, "hang_up")

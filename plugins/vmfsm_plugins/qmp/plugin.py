@@ -27,7 +27,7 @@ from .boot_loop import BOOT_LOOP
 from .events import Event, Mark, Wanted, check_wanted, describe_wanted
 from .options import check_address, check_boot_loop, check_timeout
 from .request import Request, make_request
-from .session import Session
+from .session import Session, Waiting
 from .transport import Address, Connector, Transport
 
 T = TypeVar("T")
@@ -104,8 +104,7 @@ class QMP:
         Of the arguments only the names are recorded: their values may be secret.
         """
         request = make_request(command, arguments, kw)
-        session = self._last_session(request.operation)
-        return self._run(session.execute(request), timeout, request.operation)
+        return self._run(lambda session: session.execute(request), timeout, request.operation)
 
     def execute_raw(
         self,
@@ -117,8 +116,7 @@ class QMP:
     ) -> dict[str, Any]:
         """As `execute`, but returns the whole reply without its id: `{"return": …}` or `{"error": …}`."""
         request = make_request(command, arguments, kw)
-        session = self._last_session(request.operation)
-        return self._run(session.execute_raw(request), timeout, request.operation)
+        return self._run(lambda session: session.execute_raw(request), timeout, request.operation)
 
     def execute_oob(
         self,
@@ -135,8 +133,7 @@ class QMP:
         :raises ConfigError: where the monitor does not offer it, too.
         """
         request = make_request(command, arguments, kw, key="exec-oob")
-        session = self._last_session(request.operation)
-        return self._run(session.execute_oob(request), timeout, request.operation)
+        return self._run(lambda session: session.execute_oob(request), timeout, request.operation)
 
     def execute_with_fd(
         self,
@@ -155,8 +152,8 @@ class QMP:
         :raises ConfigError: for what is no open descriptor, and where the monitor's `address` is TCP.
         :raises OSError: where the system refuses: dup(2), sendmsg(2).
         """
-        session, request = self._session_and_request(fd, command, arguments, kw)
-        return self._run(session.execute(request, fd), timeout, request.operation)
+        request = self._request_with_fd(fd, command, arguments, kw)
+        return self._run(lambda session: session.execute(request, fd), timeout, request.operation)
 
     # -- events ---------------------------------------------------------------------------------------------
 
@@ -287,7 +284,7 @@ class QMP:
 
         :raises QMPConnectionError: when QEMU hangs up again, or does not speak QMP.
         """
-        self._run(self._last_session("reconnect").reconnect(), timeout, "reconnect")
+        self._run(Session.reconnect, timeout, "reconnect")
 
     # -- hooks ----------------------------------------------------------------------------------------------
 
@@ -330,24 +327,33 @@ class QMP:
     @hookimpl
     async def post_shutdown(self) -> None:
         if self._session is not None:
-            await self._session.close()
+            await self._session.end()
 
     # -- in the calling thread ------------------------------------------------------------------------------
 
-    def _run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None, operation: str) -> T:
+    def _run(
+        self, call: Callable[[Session], Coroutine[Any, Any, T]], timeout: float | None, operation: str
+    ) -> T:
+        self._last_session(operation)
         assert self._machine is not None
-        return self._machine.run(coroutine, timeout=timeout, operation=operation)
+        return self._machine.run(self._in_session(call, operation), timeout=timeout, operation=operation)
+
+    async def _in_session(self, call: Callable[[Session], Coroutine[Any, Any, T]], operation: str) -> T:
+        """On the I/O thread: the machine may have been launched again since the call began."""
+        session = self._last_session(operation)
+        session.refuse_over(operation)
+        return await call(session)
 
     def _wait(self, wanted: Wanted, since: Mark | None, timeout: float | None) -> Event:
         operation = describe_wanted(wanted)
-        ring = self._last_session(operation).ring
+        waiting = Waiting(wanted, since, self._last_session(operation))
         assert self._machine is not None
         try:
             return self._machine.run(
-                ring.wait(wanted, since), timeout=timeout, operation=operation, of_guest=True
+                self._in_session(waiting.wait, operation), timeout=timeout, operation=operation, of_guest=True
             )
         except MachineDied:
-            event = ring.take(wanted, since)
+            event = waiting.at_last()
             if event is None:
                 raise
             return event
@@ -366,15 +372,14 @@ class QMP:
             )
         return self._session
 
-    def _session_and_request(
+    def _request_with_fd(
         self, fd: int, command: str, arguments: Mapping[str, Any] | None, kw: Mapping[str, Any]
-    ) -> tuple[Session, Request]:
-        """What `execute_with_fd` needs, checked."""
+    ) -> Request:
+        """What `execute_with_fd` is to execute, checked."""
         request = make_request(command, arguments, kw)
-        session = self._last_session(request.operation)
-        session.require_fds(request.operation)
+        self._last_session(request.operation).require_fds(request.operation)
         check_fd(fd)
-        return session, request
+        return request
 
     def _require_enabled(self) -> None:
         if not self._enabled:

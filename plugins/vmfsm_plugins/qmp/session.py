@@ -13,7 +13,7 @@ from vmfsm import ConfigError, Machine, TransitionError, Verdict
 from .boot_loop import Limit, Resets
 from .client import Client, ConnectionLost, Loss, Reply
 from .errors import QMPCommandError, QMPConnectionError
-from .events import Event, EventRing
+from .events import Event, EventRing, Mark, Wanted
 from .request import Request, make_request
 from .run_state import after_event, after_status
 from .transport import Connector
@@ -60,6 +60,7 @@ class Session:
         self._subscribers = subscribers
         self._client: Client | None = None
         self._connecting = asyncio.Lock()
+        self._over = False
         self._asleep = False
         self._cause: str | None = None
         self._asking: set[asyncio.Task[None]] = set()
@@ -70,13 +71,21 @@ class Session:
         :raises TransitionError: as long as there was none.
         """
         if self._client is None:
-            raise TransitionError(
-                f"{self._machine.name}: {call}: the monitor is not connected yet",
-                event=call,
-                machine=self._machine.name,
-                state=self._machine.state,
-            )
+            raise self._not_connected(call)
         return self._client
+
+    def refuse_over(self, call: str) -> None:
+        """:raises TransitionError: when its launch is over, and the next one has not got to the monitor."""
+        if self._over:
+            raise self._not_connected(call)
+
+    def _not_connected(self, call: str) -> TransitionError:
+        return TransitionError(
+            f"{self._machine.name}: {call}: the monitor is not connected yet",
+            event=call,
+            machine=self._machine.name,
+            state=self._machine.state,
+        )
 
     def require_fds(self, operation: str) -> None:
         """:raises ConfigError: where `reconnect` leads where no descriptor can pass. From any thread."""
@@ -120,6 +129,11 @@ class Session:
         """Let nothing be left of the connection."""
         if self._client is not None:
             await self._client.close()
+
+    async def end(self) -> None:
+        """The launch is over."""
+        self._over = True
+        await self.close()
 
     async def _lost(self, client: Client, loss: Loss) -> QMPConnectionError:
         """The error for a lost connection, if QEMU lives on."""
@@ -270,3 +284,23 @@ class Session:
             return self._cause
         finally:
             self.run_state = None
+
+
+class Waiting:
+    """A wait for an event.
+
+    :param session: of the launch that there was when the call began.
+    """
+
+    def __init__(self, wanted: Wanted, since: Mark | None, session: Session) -> None:
+        self._wanted = wanted
+        self._since = since
+        self._ring = session.ring
+
+    async def wait(self, session: Session) -> Event:
+        self._ring = session.ring
+        return await self._ring.wait(self._wanted, self._since)
+
+    def at_last(self) -> Event | None:
+        """What came before QEMU ended, if it did."""
+        return self._ring.take(self._wanted, self._since)

@@ -1,4 +1,4 @@
-"""Plugins that count how often their hooks run, and meddle with the next run of one where they are told to."""
+"""Plugins that count how often their hooks run, and meddle with the next run of one if told to."""
 
 import asyncio
 import collections

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from vmfsm_plugins.qmp import QMPCommandError, QMPConnectionError
 
 from tests.walks.operations import Own
-from tests.walks.subject import FINAL, HARMLESS, Call, LaunchSeen
+from tests.walks.subject import FINAL, HARMLESS, PROGRAMS, Call, LaunchSeen
 from vmfsm import (
     AbnormalExit,
     ConfigError,
@@ -146,13 +146,17 @@ def clean_up_failed(call: Call, error: BaseException) -> bool:
     return hook in call.troubles
 
 
-def refused(call: Call, error: BaseException) -> bool:
+def always(call: Call, error: BaseException) -> bool:
     return True
 
 
-def descriptor_refused(call: Call, error: BaseException) -> bool:
-    """A FakeQEMU does not know the command."""
-    return call.subject.kind.program not in {"guest", "none"}
+def not_known(call: Call, error: BaseException) -> bool:
+    """QEMU knows no orders, and what poses as QEMU no descriptors."""
+    return (call.subject.kind.program in PROGRAMS) is call.operation.startswith("fds.")
+
+
+def no_qemu(call: Call, error: BaseException) -> bool:
+    return not_up(call, error) or bool(call.troubles) or bool(call.states & {State.QUITTING, *FINAL})
 
 
 When = Callable[[Call, BaseException], bool]
@@ -177,22 +181,22 @@ _ENDING: Mapping[type[BaseException], When] = {
 TABLE: Mapping[str, Mapping[type[BaseException], When]] = {
     "launch": {LaunchError: launch_failed, TransitionError: in_use},
     "shutdown": _ENDING,
-    "own": {Own: refused},
+    "own": {Own: always},
     "kill": {PluginError: clean_up_failed, MachineTimeout: held_up},
     "wait": {**_ENDING, MachineTimeout: is_late, TransitionError: never_launched},
     "run": _WAITING_FOR_QEMU,
     "command": _MONITOR,
-    "refused": {**_MONITOR, QMPCommandError: refused},
-    "order": {**_MONITOR, QMPCommandError: descriptor_refused},
+    "refused": {**_MONITOR, QMPCommandError: always},
+    "order": {**_MONITOR, QMPCommandError: not_known},
     "reconnect": _MONITOR,
     "event": {**_MONITOR, GuestPanicked: panicked},
     "console": {**_WAITING_FOR_QEMU, GuestPanicked: panicked, ConsoleClosed: console_closed},
-    "descriptor": {**_MONITOR, QMPCommandError: descriptor_refused},
+    "descriptor": {**_MONITOR, TransitionError: no_qemu, QMPCommandError: not_known},
     "follow": {MachineTimeout: is_late, TransitionError: not_up},
     "never": {},
     "monitor": {ConfigError: no_monitor, TransitionError: not_up},
     "greeting": {ConfigError: no_monitor, TransitionError: not_up},
-    "mistake": {ConfigError: refused},
+    "mistake": {ConfigError: always},
 }
 """By kind of call, the exceptions that it may raise, and when. For what is not there: never."""
 
@@ -260,7 +264,7 @@ def _in_peace(kind: str, call: Call) -> bool:
         return False
     if kind == "launch":
         return subject.kind.comes_up and not call.states & {State.RUNNING, State.QUITTING}
-    if kind in {"command", "reconnect"}:
+    if kind == "command":
         return call.states == {State.RUNNING} and subject.kind.monitor != "none"
     if kind == "shutdown":
         up = call.before and call.before[-1].dest is State.RUNNING

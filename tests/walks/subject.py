@@ -35,6 +35,7 @@ ORDERS = {
 }
 HARMLESS = frozenset({"x-never", "x-slow", "x-tick", "x-say"})
 """Orders after which the machine is as before."""
+SIGNALS = (signal.SIGSTOP, signal.SIGCONT, signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM)
 LINES = {
     "ping": [do.say("pong\n")],
     "poweroff": [do.shut_down()],
@@ -80,6 +81,7 @@ KINDS = (
     Kind("obedient"),
     Kind("obedient", "path"),
     Kind("obedient", companion=True),
+    Kind("guest", companion=True),
     Kind("obedient", "none"),
     Kind("slow"),
     Kind("guest"),
@@ -112,7 +114,11 @@ class Subject:
         self.lingerer = Lingerer(self.note)
         self.companions = Companions() if kind.companion else None
         args = {"guest": GUEST_ARGS, "none": ("-M", "none", "-nodefaults")}.get(kind.program)
-        monitor = {"pair": {}, "path": {"address": f"{directory}/{name}.qmp"}, "none": {"enabled": False}}
+        monitor: dict[str, dict[str, object]] = {
+            "pair": {},
+            "path": {"address": f"{directory}/{name}.qmp"},
+            "none": {"enabled": False},
+        }
         self.vm = Machine(
             qemu if args else fakes[kind.program].binary,
             args or (),
@@ -186,7 +192,8 @@ class Call:
         else:
             came = repr(self.value)
         seconds = self.end - self.begin
-        return f"{self.hand}: {self.subject}.{self.operation}(timeout={self.timeout}) -> {came} ({seconds:.3f} s)"
+        what = f"{self.hand}: {self.subject}.{self.operation}(timeout={self.timeout})"
+        return f"{what} -> {came} ({seconds:.3f} s)"
 
     # -- the part of the history that it saw ----------------------------------------------------------------
 

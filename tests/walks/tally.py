@@ -3,8 +3,33 @@
 import collections
 from collections.abc import Iterable
 
-from tests.walks.subject import FINAL, Call, Subject
-from vmfsm import Event
+from tests.walks.operations import LIFECYCLE, MISTAKES, READS, WAITS
+from tests.walks.oracle import TABLE, Interrupt
+from tests.walks.subject import FINAL, LINES, ORDERS, SIGNALS, Call, Subject
+from vmfsm import Event, State
+
+ENDINGS = {
+    *(f"stopped, {reason}" for reason in ("requested", "guest-shutdown", "qemu-exit", "killed")),
+    *(f"failed, {reason}" for reason in ("qemu-exit", "qemu-signal", "wedged")),
+    *(f"stopped, {reason} (launch)" for reason in ("requested", "killed")),
+    *(f"failed, {reason} (launch)" for reason in ("launch-error", "hook-failed", "deadline")),
+}
+"""All of `docs/endings.md` but out of memory."""
+EVERYTHING = {
+    *(state.value for state in State if state is not State.CONFIGURED),
+    *ENDINGS,
+    *LIFECYCLE,
+    *WAITS,
+    *READS,
+    *MISTAKES,
+    *(f"order {what}" for what in (*ORDERS, *LINES)),
+    *(number.name for number in SIGNALS),
+    *(kind.__name__ for row in TABLE.values() for kind in row),
+    "companion",
+    "returned",
+    Interrupt.__name__,
+}
+SELDOM = {"ConsoleClosed"}
 
 
 class Tally:
@@ -41,6 +66,14 @@ class Tally:
                 reason = one.reason.value if one.reason else ""
                 self.endings[f"{one.dest.value}, {reason}{'' if had_run else ' (launch)'}"] += 1
         self.trouble.update(trouble.what for trouble in subject.trouble)
+
+    def unreached(self, *, seldom: bool = False) -> list[str]:
+        """What walks come to if they are not too short, and these have not.
+
+        :param seldom: also what only long ones come to.
+        """
+        reached = {*self.states, *self.endings, *self.exceptions, *self.outcomes, *self.trouble}
+        return sorted((EVERYTHING if seldom else EVERYTHING - SELDOM) - reached)
 
     @property
     def launches(self) -> int:

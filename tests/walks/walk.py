@@ -1,36 +1,55 @@
 """The walk: machines, threads that call them, and what is done to both, in any order."""
 
 import contextlib
+import itertools
 import os
+import random
 import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.walks.hands import MAIN, Hand, Interrupter
 from tests.walks.invariants import check_end, check_now
 from tests.walks.meddling import HOOKS
 from tests.walks.operations import LIFECYCLE, MISTAKES, READS, WAITS, Operation, line, order
 from tests.walks.oracle import SLACK, judge
-from tests.walks.subject import FINAL, KINDS, LINES, ORDERS, PROGRAMS, Call, Kind, Subject, program
+from tests.walks.subject import FINAL, KINDS, LINES, ORDERS, PROGRAMS, SIGNALS, Call, Kind, Subject, program
 from tests.walks.tally import Tally
 from vmfsm import State
+from vmfsm.caller import GRACE
 from vmfsm.testing import FakeQEMU, leakcheck
+
+T = TypeVar("T")
 
 MOST = 3
 """Machines of one walk."""
 HANDS = ("first", "second", "third")
-SIGNALS = (signal.SIGSTOP, signal.SIGCONT, signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM)
+
+ENDINGS = tuple(name for name in LIFECYCLE if name != "launch")
+INTERRUPTED = {**LIFECYCLE, **{name: WAITS[name] for name in ("wait", "query-status", "expect", "reconnect")}}
+MEDDLING = tuple(itertools.product(("meddler", "lingerer"), HOOKS, ("raise", "linger")))
 
 # Seconds. Patience is for where nothing is in the way: then the call must succeed.
 PATIENCE = 60.0
 SHORT = (0.0, 0.01, 0.1)
 TO_END = (0.0, 0.2, 1.0)
 TO_LAUNCH = (0.0, 0.05, 0.3, PATIENCE)
+LEAVING = 30.0
+INTERRUPTS = (0.0, 0.001, 0.01, 0.05)
 
 
 class Grounds:
@@ -61,7 +80,22 @@ class Grounds:
         return Subject(f"vm{self._numbers}", kind, self.qemu, self.fakes, self.directory)
 
 
-wheres = st.sampled_from((MAIN, *HANDS))
+def walk(grounds: Grounds, number: int, *, walks: int, steps: int = 50) -> None:
+    """Go so many walks of so many steps at most; `number` makes them what they are."""
+    walking = type("Walking", (Walk,), {"grounds": grounds})
+    seed(number)(walking)
+    run_state_machine_as_test(
+        walking,
+        settings=settings(
+            max_examples=walks,
+            stateful_step_count=steps,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],  # what depends on who is first cannot be made shorter by trying again
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+        ),
+    )
 
 
 class Walk(RuleBasedStateMachine):
@@ -84,134 +118,107 @@ class Walk(RuleBasedStateMachine):
 
     # -- what is done ---------------------------------------------------------------------------------------
 
-    @initialize(target=subjects, kind=st.sampled_from(KINDS))
-    def begin(self, kind: Kind) -> Subject:
-        return self._make(kind)
+    @initialize(target=subjects, number=st.integers(0, 2**64 - 1))
+    def begin(self, number: int) -> Any:
+        self._step("begin")
+        self.random = random.Random(number)
+        for _ in range(self._one_of((1, 2, MOST))):
+            self.all.append(self.grounds.subject(self._one_of(KINDS)))
+        self.story.append(f"{self.all} are made")
+        return multiple(*self.all)
 
-    @precondition(lambda self: len(self.all) < MOST)
-    @rule(target=subjects, kind=st.sampled_from(KINDS))
-    def make(self, kind: Kind) -> Subject:
-        self._step("make")
-        return self._make(kind)
-
-    @rule(subject=subjects, where=wheres, timeout=st.sampled_from(TO_LAUNCH))
-    def launch(self, subject: Subject, where: str, timeout: float) -> None:
+    @rule(subject=subjects)
+    def launch(self, subject: Subject) -> None:
         self._step("launch")
-        self._launch(subject, where, timeout)
+        self._launch(subject, self._where(), self._one_of(TO_LAUNCH))
 
-    @rule(
-        subject=subjects,
-        where=wheres,
-        name=st.sampled_from([name for name in LIFECYCLE if name != "launch"]),
-        timeout=st.sampled_from(TO_END),
-        up=st.booleans(),
-    )
-    def end(self, subject: Subject, where: str, name: str, timeout: float, up: bool) -> None:
-        self._step("end", subject if up else None)
+    @rule(subject=subjects)
+    def end(self, subject: Subject) -> None:
+        self._step("end")
+        self._often_up(subject)
+        name, timeout = self._one_of(ENDINGS), self._one_of(TO_END)
         in_peace = subject.kind.goes and subject.is_quiet
-        if name.startswith("with") and not in_peace:
-            name = "shutdown"  # it has no timeout of its own
-        if in_peace and timeout == TO_END[-1]:
+        if name.startswith("with"):  # it has no timeout of its own
+            name, timeout = (name, LEAVING) if in_peace else ("shutdown", timeout)
+        elif in_peace and name != "shutdown(guest)" and timeout == TO_END[-1]:  # few guests would hear it
             timeout = PATIENCE
-        self._call(name, LIFECYCLE[name], subject, 30.0 if name.startswith("with") else timeout, where)
+        self._call(name, LIFECYCLE[name], subject, timeout, self._where())
 
-    @rule(
-        subject=subjects,
-        where=wheres,
-        name=st.sampled_from(list(WAITS)),
-        timeout=st.sampled_from(SHORT),
-        patient=st.booleans(),
-        up=st.booleans(),
-    )
-    def wait(self, subject: Subject, where: str, name: str, timeout: float, patient: bool, up: bool) -> None:
-        self._step("wait", subject if up else None)
-        operation = WAITS[name]
-        if patient and where != MAIN and operation.kind in {"command", "reconnect"} and subject.is_quiet:
-            timeout = PATIENCE
-        self._call(name, operation, subject, timeout, where)
+    @rule(subject=subjects)
+    def wait(self, subject: Subject) -> None:
+        self._step("wait")
+        self._often_up(subject)
+        name, timeout, where = self._one_of(tuple(WAITS)), self._one_of(SHORT), self._where()
+        if where != MAIN and timeout == SHORT[-1]:
+            if WAITS[name].kind == "command" and subject.is_quiet:
+                timeout = PATIENCE
+            elif WAITS[name].kind == "console":
+                timeout = 2 * GRACE  # after one second of QEMU's life it is closed
+        self._call(name, WAITS[name], subject, timeout, where, trouble=_trouble(name))
 
-    @rule(
-        subject=subjects,
-        where=wheres,
-        what=st.sampled_from([*ORDERS, *LINES]),
-        timeout=st.sampled_from(SHORT),
-        up=st.booleans(),
-    )
-    def order(self, subject: Subject, where: str, what: str, timeout: float, up: bool) -> None:
+    @rule(subject=subjects)
+    def order(self, subject: Subject) -> None:
         """Have a program that poses as QEMU, or the guest, do something."""
-        self._step("order", subject if up else None)
+        self._step("order")
+        self._often_up(subject)
+        what = self._one_of((*ORDERS, *LINES))
         operation = order(what) if what in ORDERS else line(what)
         trouble = None if what == "ping" else what
-        self._call(f"order {what}", operation, subject, timeout, where, trouble=trouble)
+        self._call(f"order {what}", operation, subject, self._one_of(SHORT), self._where(), trouble=trouble)
 
-    @rule(subject=subjects, number=st.sampled_from(SIGNALS), up=st.booleans())
-    def signal(self, subject: Subject, number: signal.Signals, up: bool) -> None:
-        self._step("signal", subject if up else None)
-        self.story.append(f"{number.name} to {subject}")
-        with _process(lambda: subject.vm.pid) as pidfd:
-            if pidfd is not None:
-                noted = subject.note(number.name)
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(pidfd, number)
-                if number is signal.SIGCONT:
-                    noted.end = noted.begin
+    @rule(subject=subjects)
+    def harm(self, subject: Subject) -> None:
+        """Send one to QEMU, or end a companion."""
+        self._step("harm")
+        self._often_up(subject)
+        if subject.companions is not None and self.random.random() < 0.5:
+            self.story.append(f"the companion of {subject} ends")
+            noted = subject.note("companion")
+            subject.companions.end()
+            noted.end = time.monotonic()
+        else:
+            self._signal(subject, self._one_of(SIGNALS))
 
-    @precondition(lambda self: any(subject.companions for subject in self.all))
-    @rule()
-    def end_companions(self) -> None:
-        self._step("end_companions")
-        for subject in self.all:
-            if subject.companions is not None:
-                self.story.append(f"the companion of {subject} ends")
-                noted = subject.note("companion")
-                subject.companions.end()
-                noted.end = time.monotonic()
-
-    @rule(
-        subject=subjects,
-        asynchronous=st.booleans(),
-        hook=st.sampled_from(HOOKS),
-        how=st.sampled_from(["raise", "linger"]),
-    )
-    def meddle(self, subject: Subject, asynchronous: bool, hook: str, how: str) -> None:
+    @rule(subject=subjects)
+    def meddle(self, subject: Subject) -> None:
+        """Have a hook go wrong, mostly in the next launch."""
         self._step("meddle")
-        self.story.append(f"the next {hook} of {subject} will {how}{' (async)' * asynchronous}")
-        (subject.lingerer if asynchronous else subject.meddler).next[hook] = how
+        plugin, hook, how = self._one_of(MEDDLING)
+        self.story.append(f"the next {hook} of {plugin} of {subject} will {how}")
+        subject.vm.plugin(plugin).next[hook] = how
+        self._often_up(subject)
 
-    @rule(
-        subject=subjects,
-        name=st.sampled_from([*LIFECYCLE, "wait", "query-status", "expect", "reconnect"]),
-        seconds=st.sampled_from([0.0, 0.001, 0.01, 0.05]),
-        up=st.booleans(),
-    )
-    def interrupt(self, subject: Subject, name: str, seconds: float, up: bool) -> None:
-        self._step("interrupt", subject if up and name != "launch" else None)
-        operation = {**LIFECYCLE, **WAITS}[name]
-        timeout = 30.0 if name.startswith("with") else 1.0
-        call = self._made(name, operation, subject, timeout, MAIN)
-        self.grounds.interrupter.make(call, seconds)
+    @rule(subject=subjects)
+    def interrupt(self, subject: Subject) -> None:
+        self._step("interrupt")
+        name = self._one_of(tuple(INTERRUPTED))
+        if name != "launch":
+            self._often_up(subject)
+        timeout = LEAVING if name.startswith("with") else TO_END[-1]
+        call = self._made(name, INTERRUPTED[name], subject, timeout, MAIN, trouble=_trouble(name))
+        self.grounds.interrupter.make(call, self._one_of(INTERRUPTS))
 
-    @rule(subject=subjects, where=wheres, name=st.sampled_from(list(MISTAKES)))
-    def look(self, subject: Subject, where: str, name: str) -> None:
+    @rule(subject=subjects)
+    def look(self, subject: Subject) -> None:
         """At everything that never waits, and do something wrong."""
         self._step("look")
-        for read, (kind, function) in READS.items():
-            self._call(read, Operation(kind, _reading(function)), subject, 0.0, where)
-        self._call(name, Operation("mistake", _reading(MISTAKES[name])), subject, 0.0, where)
-
-    @rule(where=st.sampled_from(HANDS))
-    def collect(self, where: str) -> None:
-        """Let a thread come to the end of its calls, if they have one soon."""
-        self._step("collect")
-        for _, call in self.open:
-            if call.hand == where:
-                call.done.wait(0.5)
+        where, mistake = self._where(), self._one_of(tuple(MISTAKES))
+        for name, (kind, function) in READS.items():
+            self._call(name, Operation(kind, _reading(function)), subject, 0.0, where)
+        self._call(mistake, Operation("mistake", _reading(MISTAKES[mistake])), subject, 0.0, where)
 
     # -- what is checked ------------------------------------------------------------------------------------
 
     @invariant()
     def consistent(self) -> None:
         with self._telling():
+            hand = self._where() if self.all else MAIN
+            if (
+                self.all and self.random.random() < 0.3
+            ):  # let it come to the end of its calls, if it does soon
+                for _, call in self.open:
+                    if call.hand == hand:
+                        call.done.wait(0.3)
             for subject in self.all:
                 check_now(subject)
             self._collect()
@@ -229,20 +236,40 @@ class Walk(RuleBasedStateMachine):
 
     # -- how ------------------------------------------------------------------------------------------------
 
-    def _step(self, name: str, to_be_up: Subject | None = None) -> None:
-        """:param to_be_up: launched first, if it can be: most of what may happen happens to running machines."""
+    def _step(self, name: str) -> None:
         self.tally.step(name)
-        if to_be_up is not None and to_be_up.vm.state in {State.CONFIGURED, *FINAL}:
-            self._launch(to_be_up, MAIN, PATIENCE)
+
+    def _one_of(self, options: tuple[T, ...]) -> T:
+        return self.random.choice(options)
+
+    def _where(self) -> str:
+        return self._one_of((MAIN, *HANDS))
+
+    def _often_up(self, subject: Subject) -> None:
+        """Launch it, if it can be: most of what may happen happens to running machines."""
+        often = self.random.random() < 0.7
+        if often and subject.kind.comes_up and subject.vm.state in {State.CONFIGURED, *FINAL}:
+            self._launch(subject, MAIN, PATIENCE)
+
+    def _give_time_to(self, hand: str) -> None:
+        """To come to the end of its calls, if they have one soon."""
+        for _, call in self.open:
+            if call.hand == hand:
+                call.done.wait(0.3)
 
     def _launch(self, subject: Subject, where: str, timeout: float) -> None:
-        timeout = timeout if subject.kind.comes_up else min(timeout, TO_LAUNCH[-2])
+        timeout = timeout if subject.kind.comes_up else min(timeout, SHORT[-1])
         self._call("launch", LIFECYCLE["launch"], subject, timeout, where)
 
-    def _make(self, kind: Kind) -> Subject:
-        self.all.append(self.grounds.subject(kind))
-        self.story.append(f"{self.all[-1]} is made")
-        return self.all[-1]
+    def _signal(self, subject: Subject, number: signal.Signals) -> None:
+        self.story.append(f"{number.name} to {subject}")
+        with _process(lambda: subject.vm.pid) as pidfd:
+            if pidfd is not None:
+                noted = subject.note(number.name)
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, number)
+                if number is signal.SIGCONT:
+                    noted.end = noted.begin
 
     def _made(
         self,
@@ -310,6 +337,11 @@ class Walk(RuleBasedStateMachine):
                 history = [(*one[:3], one.reason, one.at) for one in subject.vm.history]
                 error.add_note(f"{subject}: {history}; trouble: {subject.trouble}")
             raise
+
+
+def _trouble(name: str) -> str | None:
+    """An operation after which, if it comes to nothing, others may not be possible."""
+    return name if name == "reconnect" else None
 
 
 def _reading(function: Callable[[Any], Any]) -> Callable[[Subject, float], Any]:

@@ -17,6 +17,7 @@ help:
 	@echo "make test      everything that is checked: $(CHECKS) (each is a target, too)"
 	@echo "make lint      the same without pytest"
 	@echo "make bench     the benchmarks"
+	@echo "make walks     random walks with faults, for STEPS=... ($(STEPS)) or MINUTES=..., from SEED=..."
 	@echo "make guest     rebuild the tiny guests (vmfsm/testing, vmfsm/boot) from their sources"
 	@echo "make clean     remove what the others have made"
 	@echo "WORKERS=...    how many tests run at the same time ($(WORKERS))"
@@ -30,6 +31,12 @@ demo: .venv/ready
 bench: .venv/ready-dev
 	@.ci/system-packages bench
 	@$(BIN)/python -m tests.bench
+
+STEPS ?= 100000
+.PHONY: walks
+walks: .venv/ready-dev
+	@.ci/system-packages test
+	@$(BIN)/python -m tests.walks $(if $(MINUTES),--minutes $(MINUTES),--steps $(STEPS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: test lint $(CHECKS)
 test: .venv/ready-dev $(VMFSM_TEST_KERNEL)

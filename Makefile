@@ -16,6 +16,7 @@ help:
 	@echo "make demo      run docs/examples/demo.py: a machine from launch to shutdown"
 	@echo "make test      everything that is checked: $(CHECKS) (each is a target, too)"
 	@echo "make lint      the same without pytest"
+	@echo "make faults    every fault at every point where a call waits (about 15 minutes)"
 	@echo "make bench     the benchmarks"
 	@echo "make walks     random walks with faults, for STEPS=... ($(STEPS)) or MINUTES=..., from SEED=..."
 	@echo "make guest     rebuild the tiny guests (vmfsm/testing, vmfsm/boot) from their sources"
@@ -65,6 +66,11 @@ imports: .venv/ready-dev
 	@$(BIN)/lint-imports --no-logo
 pytest: .venv/ready-dev
 	@$(if $(wildcard $(VMFSM_TEST_KERNEL)),VMFSM_TEST_KERNEL=$(VMFSM_TEST_KERNEL)) $(BIN)/python -m pytest -n $(WORKERS)
+
+.PHONY: faults
+faults: .venv/ready-dev
+	@.ci/system-packages test
+	@VMFSM_TEST_MATRIX=whole $(BIN)/python -m pytest -n $(WORKERS) tests/faults/matrix
 
 .PHONY: guest
 guest: vmfsm/testing/guest.bin vmfsm/boot/x86.bin

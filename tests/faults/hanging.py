@@ -40,15 +40,19 @@ class Lab:
     def stopped(self) -> Machine:
         """Its QEMU answers nothing, and reads nothing."""
         vm = self.running()
-        stop_process(vm.pid)
+        self.stop(vm)
         return vm
+
+    def stop(self, vm: Machine) -> None:
+        """Its QEMU does not go on."""
+        stop_process(vm.pid)
 
     def destination(self) -> Machine:
         return self.machine("destination", "-incoming", "defer", expected_exits=(0, 1)).launch()
 
     def stopped_destination(self) -> Machine:
         vm = self.destination()
-        stop_process(vm.pid)
+        self.stop(vm)
         return vm
 
     def migrating(self) -> Machine:
@@ -58,7 +62,7 @@ class Lab:
         vm.qmp.execute("migrate-set-capabilities", capabilities=[hold])
         vm.migration.start(other)
         until(lambda: vm.migration.progress().status == "pre-switchover")
-        stop_process(vm.pid)
+        self.stop(vm)
         return vm
 
     def file(self, name: str, text: str = "", mode: int = 0o600) -> Path:
@@ -136,9 +140,9 @@ HANGS: dict[str, Hang] = {
     "Machine.wait": _stopped(lambda vm, t: vm.wait(t)),
     "Machine.run": _stopped(lambda vm, t: vm.run(_never(), timeout=t, operation="nothing")),
     "Machine.arun": _stopped(lambda vm, t: vm.arun(_never(), timeout=t, operation="nothing")),
-    "qmp.execute": _stopped(lambda qmp, t: qmp.execute("query-status", timeout=t)),
-    "qmp.execute_raw": _stopped(lambda qmp, t: qmp.execute_raw("query-status", timeout=t)),
-    "qmp.execute_oob": _stopped(lambda qmp, t: qmp.execute_oob("query-status", timeout=t)),
+    "qmp.execute": _stopped(lambda qmp, t: qmp.execute("query-version", timeout=t)),
+    "qmp.execute_raw": _stopped(lambda qmp, t: qmp.execute_raw("query-version", timeout=t)),
+    "qmp.execute_oob": _stopped(lambda qmp, t: qmp.execute_oob("query-version", timeout=t)),
     "qmp.execute_with_fd": _stopped(
         lambda qmp, t: qmp.execute_with_fd(0, "getfd", fdname="theirs", timeout=t)
     ),

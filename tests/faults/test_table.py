@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-PAGE = (TESTS.parent / "docs" / "faults.md").read_text(encoding="utf-8")
+# What it says of the matrix is that one's own to check.
+PAGE = (TESTS.parent / "docs" / "faults.md").read_text(encoding="utf-8").partition("\n## The matrix\n")[0]
 NAMED = re.findall(r"`([\w/]+\.py)::(\w+)`", PAGE)
 MEASURED = re.findall(r"^\| ([a-z]) \|.*\|$", PAGE, re.MULTILINE)
 

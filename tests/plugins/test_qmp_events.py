@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vmfsm_plugins.qmp.events import SIZE, matches
+from vmfsm_plugins.qmp.events import MOST_BYTES, SIZE, EventRing, matches
 
 from tests.plugins.monitors import MakeMachine
 from tests.waiting import InThread, until
@@ -358,3 +358,18 @@ def test_a_part_matches(value: Any, data: st.DataObject) -> None:
 )
 def test_what_does_not_match(value: Any, pattern: Any) -> None:
     assert not matches(value, pattern)
+
+
+def test_events_of_any_size_do_not_take_all_memory() -> None:
+    """A QEMU that was taken over may send such. (The last one is there, however large it is.)"""
+    ring = EventRing()
+    mark = ring.mark()
+    for number in range(200):
+        ring.add({"event": "LARGE"}, b'{"n": %d}' % number + b" " * (MOST_BYTES // 100))
+    kept = [event["n"] for event in ring.take_all()]
+    assert kept == list(range(200 - len(kept), 200))
+    assert 95 <= len(kept) <= 100
+    with pytest.raises(ConfigError, match="not kept any more"):
+        ring.take_all(mark)
+    ring.add({"event": "HUGE"}, b"{}" + b" " * (MOST_BYTES + 1))
+    assert ring.last(10) == ({},)

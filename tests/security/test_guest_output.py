@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 
 import pytest
+from qemu.qmp import ExecuteError
 from vmfsm_plugins.qmp import QMPCommandError, QMPConnectionError
 
 from vmfsm import (
@@ -22,6 +23,7 @@ from vmfsm import (
     format_timeline,
 )
 from vmfsm.compat.errors import VMLaunchFailure
+from vmfsm.compat.machine import QEMUMachine
 from vmfsm.testing import GUEST_ARGS, FakeQEMU, Leak, actions
 
 HOSTILE = [
@@ -36,6 +38,7 @@ HOSTILE = [
     "nul\x00\ud800\udcff\ue000",
 ]
 ALL = "|".join(HOSTILE)
+ENCODABLE = ALL.replace("\ud800\udcff", "")
 _PLAIN = {"\n", "\t"}
 _ACTS = ("C", "Zl", "Zp")
 
@@ -91,6 +94,16 @@ def test_errors_of_the_drop_in() -> None:
     assert is_harmless(str(error))
 
 
+def test_a_refusal_in_the_drop_in() -> None:
+    refusing = FakeQEMU(on={"stop": [actions.refuse(ENCODABLE)]})
+    with refusing, QEMUMachine(refusing.binary) as vm:
+        vm.launch()
+        with pytest.raises(ExecuteError) as caught:
+            vm.command("stop")
+        assert vm.qmp("stop")["error"]["desc"] == ENCODABLE, "raw for who asks for it"
+    assert is_harmless(shown_of(caught.value))
+
+
 def test_the_report_of_what_was_left() -> None:
     assert is_harmless(str(Leak([f"process 1: {ALL}"])))
 
@@ -128,7 +141,7 @@ def fake() -> Iterator[MakeFake]:
 
 
 def test_a_refusal(fake: MakeFake) -> None:
-    vm = fake(on={"stop": [actions.refuse(ALL.replace("\ud800\udcff", ""), error_class=ALL[:20])]})
+    vm = fake(on={"stop": [actions.refuse(ENCODABLE, error_class=ALL[:20])]})
     with pytest.raises(QMPCommandError) as caught:
         vm.qmp.execute("stop")
     assert is_harmless(shown_of(caught.value) + format_timeline(vm.timeline) + repr(vm.timeline))
@@ -154,7 +167,7 @@ def test_a_greeting(fake: MakeFake) -> None:
 
 
 def test_events_and_the_run_state(fake: MakeFake) -> None:
-    text = ALL.replace("\ud800\udcff", "")
+    text = ENCODABLE
     vm = fake(
         on={
             "query-status": [actions.reply({"status": text, "running": True})],
@@ -190,7 +203,7 @@ def test_a_guest_that_prints(qemu: str) -> None:
     with Machine(qemu, GUEST_ARGS) as vm:
         vm.launch()
         vm.console.expect("ready")
-        vm.console.sendline("ping " + ALL.replace("\ud800\udcff", ""))
+        vm.console.sendline("ping " + ENCODABLE)
         with pytest.raises(MachineTimeout) as late:
             vm.console.expect("never", timeout=0.3)
         vm.console.sendline("poweroff")

@@ -19,6 +19,7 @@ from tests.waiting import until
 from vmfsm import LaunchError, LaunchPlan, Machine, check_peer, hookimpl, open_for_log, preparation
 from vmfsm.compat.machine import QEMUMachine
 from vmfsm.compat.transport import listen_at_path
+from vmfsm.process import find_binary
 
 NOTHING = ["-M", "none", "-nodefaults"]
 CONNECT = "socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
@@ -286,6 +287,19 @@ def test_a_monitor_that_is_not_qemus_is_not_talked_to(qemu: str, shared: Path) -
             with pytest.raises(QMPConnectionError, match=r"somebody else is .* of user 65534"):
                 vm.qmp.reconnect()
             assert vm.pid
+
+
+@needs_another_user
+def test_qemu_may_be_run_as_another_user(qemu: str) -> None:
+    """By a wrapper (setpriv(1)): it is QEMU nevertheless."""
+    if try_to("os.open(sys.argv[1], os.O_RDONLY)", find_binary(qemu, os.environ["PATH"])):
+        pytest.skip("another user may not execute this QEMU")
+    wrapper = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
+    with Machine(qemu, NOTHING, wrapper=wrapper, cwd="/") as vm:
+        vm.launch()
+        assert os.stat(f"/proc/{vm.pid}").st_uid == UID
+        vm.qmp.reconnect()
+        assert vm.qmp.execute("query-status")["running"]
 
 
 @needs_another_user

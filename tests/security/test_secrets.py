@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qemu.qmp import ExecuteError
 from vmfsm_plugins.qmp import QMPCommandError
 
 from tests.conftest import MakeMachine
@@ -304,5 +305,8 @@ def test_the_drop_in(qemu: str, caplog: pytest.LogCaptureFixture) -> None:
     with vm:
         vm.launch()
         vm.qmp("object-add", {"qom-type": "secret", "id": "s", "data": SECRET})
+        with pytest.raises(ExecuteError) as refused:
+            vm.command("object-add", qom_type="secret", id="s", data=SECRET)
+        assert SECRET not in shown_of(refused.value)
     assert '"data":"***"' in caplog.text
     assert SECRET not in caplog.text

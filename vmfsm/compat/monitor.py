@@ -13,6 +13,7 @@ from vmfsm_plugins.qmp.events import Event, Wanted
 from vmfsm_plugins.qmp.request import Request, make_request
 
 from vmfsm import ConfigError, Deadline, MachineDied, MachineTimeout, TransitionError, VMError, check_fd
+from vmfsm.errors import printable
 from vmfsm.redaction import redact_message
 
 from .errors import (
@@ -135,7 +136,10 @@ class Monitor:
         reply = self._exchange(request)
         if "return" in reply:
             return reply["return"]
-        sent, received = Message(request.data), Message({**reply, "id": request.number})
+        # All of it is shown by the error's `repr`, and QEMU's words by its `str`.
+        error = {**reply["error"], "desc": printable(reply["error"]["desc"])}
+        sent = Message(redact_message(request.data).encode())
+        received = Message({**reply, "error": error, "id": request.number})
         raise ExecuteError(ErrorResponse(received), sent, received)
 
     def send_fd_scm(self, fd: int) -> None:

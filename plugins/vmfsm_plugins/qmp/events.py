@@ -11,6 +11,8 @@ from vmfsm import ConfigError
 
 SIZE = 10_000
 """How many events are kept."""
+MOST_BYTES = 64 * 1024 * 1024
+"""And how much of them, as JSON, for a QEMU that means no good: its events may be of any size."""
 
 Event = dict[str, Any]
 Wanted = Sequence[tuple[str, Mapping[str, Any] | None]]
@@ -30,14 +32,15 @@ class Mark:
 
 
 class EventRing:
-    """The last `SIZE` events of one launch.
+    """The last `SIZE` events of one launch, as far as they fit into `MOST_BYTES`; the last one always.
 
     Written and waited on by the I/O thread; everything else may be called from any thread.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entries: collections.deque[_Entry] = collections.deque(maxlen=SIZE)
+        self._entries: collections.deque[_Entry] = collections.deque()
+        self._bytes = 0
         self._total = 0
         self._waits: list[_Wait] = []
 
@@ -46,7 +49,10 @@ class EventRing:
         entry = _Entry(event["event"], raw)
         with self._lock:
             self._entries.append(entry)
+            self._bytes += len(raw)
             self._total += 1
+            while len(self._entries) > SIZE or (self._bytes > MOST_BYTES and len(self._entries) > 1):
+                self._bytes -= len(self._entries.popleft().raw)
         for wait in self._waits:
             if not wait.found.done() and _is_wanted(wait.wanted, entry.name, event):
                 wait.found.set_result(entry)

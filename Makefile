@@ -11,6 +11,9 @@ WORKERS ?= 2
 
 CHECKS := ruff format mypy imports pytest
 
+# How many times as many examples `make fuzz` tries as `make test`.
+EXAMPLES ?= 100
+
 .PHONY: help
 help:
 	@echo "make demo      run docs/examples/demo.py: a machine from launch to shutdown"
@@ -19,6 +22,7 @@ help:
 	@echo "make faults    every fault at every point where a call waits (about 15 minutes)"
 	@echo "make bench     the benchmarks"
 	@echo "make walks     random walks with faults, for STEPS=... ($(STEPS)) or MINUTES=..., from SEED=..."
+	@echo "make fuzz      random input for what reads from QEMU, EXAMPLES=... times as much as in make test ($(EXAMPLES))"
 	@echo "make guest     rebuild the tiny guests (vmfsm/testing, vmfsm/boot) from their sources"
 	@echo "make clean     remove what the others have made"
 	@echo "WORKERS=...    how many tests run at the same time ($(WORKERS))"
@@ -71,6 +75,11 @@ pytest: .venv/ready-dev
 faults: .venv/ready-dev
 	@.ci/system-packages test
 	@VMFSM_TEST_MATRIX=whole $(BIN)/python -m pytest -n $(WORKERS) tests/faults/matrix
+
+.PHONY: fuzz
+fuzz: .venv/ready-dev
+	@.ci/system-packages test
+	@VMFSM_FUZZ_FACTOR=$(EXAMPLES) $(BIN)/python -m pytest -n $(WORKERS) --timeout=0 tests/fuzz
 
 .PHONY: guest
 guest: vmfsm/testing/guest.bin vmfsm/boot/x86.bin

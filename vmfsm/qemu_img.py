@@ -168,7 +168,7 @@ def _chain_info(raws: list[Mapping[str, Any]]) -> ImageInfo:
 
 
 def _image_info(raw: Mapping[str, Any], backing: ImageInfo | None = None) -> ImageInfo:
-    return ImageInfo(
+    info = ImageInfo(
         path=raw["filename"],
         format=raw["format"],
         virtual_size=raw["virtual-size"],
@@ -181,6 +181,11 @@ def _image_info(raw: Mapping[str, Any], backing: ImageInfo | None = None) -> Ima
         dirty=raw.get("dirty-flag", False),
         raw=raw,
     )
+    texts = (info.path, info.format, info.backing_file or "", info.backing_format or "", *info.snapshots)
+    numbers = (info.virtual_size, info.actual_size)
+    if not (all(isinstance(text, str) for text in texts) and all(type(number) is int for number in numbers)):
+        raise TypeError("fields of other types")
+    return info
 
 
 # -- files --------------------------------------------------------------------------------------------------

@@ -63,8 +63,9 @@ class Link:
     def _take(self, line: str) -> None:
         words = line.split()
         if words[:1] == ["IRQ"]:
-            if len(words) == 3 and words[2].isdecimal():
-                self.irqs[int(words[2])] = words[1] == "raise"
+            with contextlib.suppress(ValueError):  # it is none of QEMU's
+                _, level, number = words
+                self.irqs[int(number)] = level == "raise"
         elif self._replies:
             self._replies.popleft()(line + "\n")
 

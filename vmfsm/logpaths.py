@@ -10,7 +10,8 @@ import stat
 import threading
 
 _used: dict[str, int] = {}
-"""The paths that were given out, and how many of each name, where it counts on."""
+"""The paths that were given out, and up to which number they were counted on. What is numbered has no entry
+of its own: a machine may be launched any number of times."""
 _lock = threading.Lock()
 
 
@@ -22,16 +23,27 @@ def unused(path: str) -> str:
     """
     with _lock:
         first = os.path.realpath(path)
-        if first not in _used or not os.path.isfile(path):
+        if not _is_used(first) or not os.path.isfile(path):
             _used.setdefault(first, 1)
             return path
+        number = _used.get(first, 1)
         root, extension = os.path.splitext(path)
         while True:
-            _used[first] += 1
-            path = f"{root}.{_used[first]}{extension}"
-            if os.path.realpath(path) not in _used:
-                _used[os.path.realpath(path)] = 1
+            number += 1
+            path = f"{root}.{number}{extension}"
+            target = os.path.realpath(path)
+            if not _is_used(target):
+                _used[first] = number
+                if not _is_used(target):  # there is a link in `path`
+                    _used[target] = 1
                 return path
+
+
+def _is_used(path: str) -> bool:
+    root, extension = os.path.splitext(path)
+    first, dot, number = root.rpartition(".")
+    is_numbered = dot and number.isdecimal() and number == str(int(number))
+    return path in _used or bool(is_numbered and 2 <= int(number) <= _used.get(first + extension, 0))
 
 
 def open_for_log(path: str) -> int:

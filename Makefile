@@ -23,12 +23,13 @@ help:
 	@echo "make bench     the benchmarks"
 	@echo "make walks     random walks with faults, for STEPS=... ($(STEPS)) or MINUTES=..., from SEED=..."
 	@echo "make fuzz      random input for what reads from QEMU, EXAMPLES=... times as much as in make test ($(EXAMPLES))"
+	@echo "make soak      thousands of machines, a gibibyte of console, an idle hour: does anything grow?"
 	@echo "make guest     rebuild the tiny guests (vmfsm/testing, vmfsm/boot) from their sources"
 	@echo "make clean     remove what the others have made"
 	@echo "WORKERS=...    how many tests run at the same time ($(WORKERS))"
 	@echo "PYTHON=...     the interpreter to use instead of python3"
 
-.PHONY: demo bench
+.PHONY: demo bench soak
 demo: .venv/ready
 	@.ci/system-packages demo
 	@$(BIN)/python docs/examples/demo.py
@@ -36,6 +37,10 @@ demo: .venv/ready
 bench: .venv/ready-dev
 	@.ci/system-packages bench
 	@$(BIN)/python -m tests.bench
+
+soak: .venv/ready-dev
+	@.ci/system-packages demo
+	@$(BIN)/python -m tests.soak
 
 STEPS ?= 100000
 .PHONY: walks

@@ -106,7 +106,8 @@ WAYS: dict[Way, tuple[State, tuple[Reason, ...]]] = {
     _Slot.sigkill: (State.FAILED, (Reason.QEMU_SIGNAL,)),
     _Slot.kill: (State.STOPPED, (Reason.KILLED,)),
     _Slot.shut_down: (State.STOPPED, (Reason.REQUESTED,)),
-    _Slot.end_from_inside: (State.STOPPED, (Reason.REQUESTED, Reason.QEMU_EXIT)),
+    # Which of the last two depends on the QEMU: newer ones tell of it.
+    _Slot.end_from_inside: (State.STOPPED, (Reason.REQUESTED, Reason.QEMU_EXIT, Reason.GUEST_SHUTDOWN)),
 }
 
 

@@ -9,6 +9,7 @@ import contextlib
 import csv
 import ctypes
 import gc
+import linecache
 import logging
 import os
 import sys
@@ -35,6 +36,7 @@ def sample(**columns: float) -> Row:
     Resident pages are as `proc(5)` shares them out (PSS); anonymous are those of no file. By malloc is in use
     what was taken for C's needs and Python's objects from 512 bytes on; of smaller ones there are blocks.
     """
+    linecache.clearcache()  # lines of the sources that tracebacks have shown, a file at a time
     gc.collect()
     rollup = dict(line.split()[:2] for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
     kinds = _descriptors()

@@ -110,11 +110,11 @@ class VMError(Exception):
         super().add_note(printable(note))
 
     def redact(self, redact: Callable[[str], str]) -> Self:
-        """Have `redact` take the secrets out of message, notes and what else went wrong."""
+        """Have `redact` take the secrets out of message and notes, also of its `errors` and its cause."""
         self.args = (redact(str(self)),)
         if hasattr(self, "__notes__"):
             self.__notes__ = [redact(note) for note in self.__notes__]
-        for error in self.errors:
+        for error in (*self.errors, self.__cause__):
             if isinstance(error, VMError):
                 error.redact(redact)
         return self

@@ -109,12 +109,13 @@ def directory() -> str:
     """Where the registry is: in `XDG_RUNTIME_DIR`, or else with the user's number in the temporary directory.
 
     Made where it is missing, for this user only (0700). A runtime directory that is another user's, as `su`
-    leaves it in the environment, is none.
+    leaves it in the environment, is none, nor is a relative path.
 
     :raises OSError: where it can't be made, or is somebody else's, or open to others.
     """
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and os.path.isdir(runtime) and os.stat(runtime).st_uid == os.geteuid():
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    is_valid = os.path.isabs(runtime) and os.path.isdir(runtime)
+    if is_valid and os.stat(runtime).st_uid == os.geteuid():
         path = os.path.join(runtime, "vmfsm")
     else:
         namespace = proc.user_namespace()  # the root of a container is not the one of the host

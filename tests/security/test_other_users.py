@@ -16,7 +16,7 @@ from vmfsm_plugins.qmp import QMPConnectionError
 
 from tests.security.another_user import UID, needs_another_user, try_to, who_goes_on
 from tests.waiting import until
-from vmfsm import LaunchError, LaunchPlan, Machine, check_peer, hookimpl, open_for_log, preparation
+from vmfsm import LaunchError, LaunchPlan, Machine, check_peer, hookimpl, open_for_log, preparation, registry
 from vmfsm.compat.machine import QEMUMachine
 from vmfsm.compat.transport import listen_at_path
 from vmfsm.process import find_binary
@@ -151,6 +151,14 @@ def test_a_link_to_a_registry_is_none(tmp_path: Path) -> None:
     with harness(tmp_path) as said:
         assert "not registered" in said
         assert list(ours.iterdir()) == []
+
+
+def test_a_relative_runtime_directory_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watchdog, elsewhere, would look elsewhere (XDG Base Directory Specification: it is invalid)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", ".")
+    assert os.path.dirname(registry.directory()) == tempfile.gettempdir()
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("how", ["directory", "link"])

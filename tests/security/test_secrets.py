@@ -16,7 +16,17 @@ from qemu.qmp import ExecuteError
 from vmfsm_plugins.qmp import QMPCommandError
 
 from tests.conftest import MakeMachine
-from vmfsm import ConfigError, LaunchError, LaunchPlan, Machine, Secrets, VMError, format_timeline, hookimpl
+from vmfsm import (
+    ConfigError,
+    LaunchError,
+    LaunchPlan,
+    Machine,
+    PluginError,
+    Secrets,
+    VMError,
+    format_timeline,
+    hookimpl,
+)
 from vmfsm import registry as registry_of_machines
 from vmfsm.compat.errors import VMLaunchFailure
 from vmfsm.compat.machine import QEMUMachine
@@ -238,6 +248,8 @@ def test_what_a_plugin_says_is_one(bare: MakeMachine) -> None:
         vm.launch()
     error = caught.value
     assert SECRET not in str(error) + repr(error.evidence) + repr(error.__notes__) + repr(vm.timeline)
+    assert isinstance(error.__cause__, PluginError)
+    assert SECRET not in str(error.__cause__), "what is behind that is the plugin's own"
 
 
 HARNESS = """

@@ -19,7 +19,7 @@ pytest_plugins = [
     "vmfsm.testing.pytest_leakcheck",
 ]
 
-BUILT_IN = ("console", "fdpass", "logs", "migration", "qmp", "snapshots")
+BUILT_IN = ("console", "fdpass", "logs", "migration", "qmp", "snapshots", "verdicts")
 
 
 @pytest.fixture(scope="session", autouse=True)

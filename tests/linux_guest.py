@@ -36,7 +36,7 @@ MODULES = (
     *("button", "evdev"),  # the power button
     *("virtio_pci", "virtio_blk", "virtio_net", "virtio_scsi", "virtio_console", "virtio_rng"),
     *("virtio_balloon", "virtio_mem", "virtiofs", "vmw_vsock_virtio_transport"),
-    *("tpm_tis", "tpm_crb", "sd_mod", "isofs", "qemu_fw_cfg"),
+    *("tpm_tis", "tpm_crb", "sd_mod", "isofs", "qemu_fw_cfg", "pvpanic_mmio"),
 )
 """What `boot(modules=...)` and the guest's `modprobe` can load; what they depend on is there, too."""
 

@@ -182,7 +182,7 @@ class Adopting:
         plan.adopt(subprocess.Popen(["qemu-system-x86_64", "-M", "none", "-display", "none"]))
 
 vm = Machine("qemu-system-x86_64", plugins=[Adopting()], base_dir=sys.argv[1],
-             block=["console", "fdpass", "logs", "migration", "qmp", "snapshots"]).launch()
+             block=["console", "fdpass", "logs", "migration", "qmp", "snapshots", "verdicts"]).launch()
 os.write(1, f"{vm.pid}\\n".encode())
 """
 

@@ -38,7 +38,7 @@ def loaded(machine, *names):
     return found
 def say(value):
     print(json.dumps(value))
-BUILT_IN = ["logs", "fdpass", "console", "qmp", "migration", "snapshots"]
+BUILT_IN = ["logs", "fdpass", "console", "qmp", "migration", "snapshots", "verdicts"]
 """
 
 

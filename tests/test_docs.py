@@ -35,6 +35,8 @@ from vmfsm_plugins.migration import AsyncMigration, Migration, MigrationError, P
 from vmfsm_plugins.qmp import QMP
 from vmfsm_plugins.qmp.aio import AsyncQMP
 from vmfsm_plugins.snapshots import AsyncSnapshots, Snapshot, Snapshots
+from vmfsm_plugins.verdicts import Expectation, Verdicts
+from vmfsm_plugins.verdicts.rules import RULES
 
 import vmfsm
 from tests.waiting import LIMIT
@@ -286,18 +288,30 @@ def test_each_member_of_a_machine_is_mentioned(name: str) -> None:
         ("snapshots.md", Snapshot),
         ("fds.md", FDPass),
         ("migration.md", Migration),
+        ("verdicts.md", Verdicts),
+        ("verdicts.md", Expectation),
     ],
 )
 def test_each_option_and_member_of_a_plugin_is_on_its_page(page: str, offered: type) -> None:
     # The last two are for the plugin, not for users.
-    known = {*hooks.ALL_HOOKS, "name", "before", "after", "consoles", "open", "last_lines"}
+    known = {*hooks.ALL_HOOKS, "name", "before", "after", "consoles", "open", "last_lines", "hear"}
     names = {name for name in members(offered) if name not in known}
-    if offered is not Console:
+    if offered not in {Console, Expectation}:
         options = inspect.signature(offered).parameters.values()
         names |= {option.name for option in options if option.kind is option.KEYWORD_ONLY}
     text = text_of(page)
     missing = [name for name in sorted(names) if not re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", text)]
     assert missing == []
+
+
+@pytest.mark.parametrize("source", ["console", "output"])
+def test_each_rule_is_in_the_table_of_verdicts(source: str) -> None:
+    table = text_of("verdicts.md").partition(f"<!-- rules: {source} -->")[2].partition("<!-- end -->")[0]
+    listed = {}
+    for kind, patterns in re.findall(r"^\| `([\w-]+)` \| (.*?) \|", table, re.MULTILINE):
+        found = re.findall(r"``(.*?)``(?!`)|`(.*?)`", patterns)
+        listed[kind] = tuple((one or other).replace("\\n", "\n") for one, other in found)
+    assert listed == {kind: rule.patterns for kind, rule in RULES.items() if source in rule.sources}
 
 
 def test_all_that_the_image_helper_takes_and_tells_is_on_its_page() -> None:

@@ -155,7 +155,7 @@ def test_it_ends_the_machine_and_all_who_wait_get_it(guest: MakeGuest) -> None:
     for _ in range(2):
         with pytest.raises(GuestPanicked):
             vm.wait()
-    vm.shutdown()  # this thread has been told
+        vm.shutdown()  # this thread has been told
     with pytest.raises(MachineDied) as died:
         vm.qmp.execute("query-status")
     assert died.value.reason is Reason.GUEST_PANICKED
@@ -165,6 +165,14 @@ def test_it_ends_the_machine_and_all_who_wait_get_it(guest: MakeGuest) -> None:
     until_guest_is_up(vm)
     vm.shutdown()
     assert_ended(vm, State.STOPPED, Reason.REQUESTED, 0)
+
+
+def test_who_was_told_by_a_wait_is_not_told_again(guest: MakeGuest) -> None:
+    with guest().launch() as vm:
+        IOThread.get().post(lambda: vm.report(LOST, action="fail"))
+        with pytest.raises(GuestPanicked):
+            vm.console.expect("never")
+    assert vm.state is State.FAILED
 
 
 def test_leaving_the_block_tells_it(guest: MakeGuest) -> None:

@@ -57,7 +57,12 @@ class Calls:
         self.io.loop.call_soon(self.tell_verdict, *self.in_progress)
 
     def tell_verdict(self, *calls: "Call") -> None:
-        """End those of `calls` that wait for the guest, if there is a verdict that nobody was told."""
+        """End those of `calls` that wait for the guest, if there is a verdict that nobody was told.
+
+        Not where QEMU is about to end for one: they are told of that then.
+        """
+        if self.condemned is not None:
+            return
         told = [
             call.stop(self._panicked(call.operation))
             for call in calls

@@ -101,6 +101,10 @@ class VMError(Exception):
         if isinstance(companions, Mapping):
             for name, output in companions.items():
                 self._note_lines(f"the end of what companion {name} said", str(output))
+        verdicts = evidence.more.get("verdicts")
+        if isinstance(verdicts, tuple) and verdicts and not isinstance(self, GuestPanicked):
+            said = (f"{verdict.kind}: {verdict.what.get('message', '')}" for verdict in verdicts)
+            self._note_lines("verdicts on the guest", "\n".join(said))
         if evidence.events:
             names = ", ".join(str(event.get("event")) for event in evidence.events[-8:])
             self.add_note(f"QEMU's last events: {cut(names, _LONGEST_LINE)}")

@@ -24,6 +24,7 @@ from .deadline import Deadline
 from .descriptors import check_fd
 from .ending import PANIC, Facts, judge
 from .errors import (
+    GuestPanicked,
     LaunchError,
     MachineDied,
     MachineTimeout,
@@ -252,6 +253,11 @@ class Launch:
         if self._cause == PANIC and self.calls.has_verdict and not self.calls.was_told:
             return self.calls.take_verdict(operation)
         return plugin_errors(self.errors) if self.errors else None
+
+    def note_told(self, error: BaseException | None) -> None:
+        """This thread gets `error` now; if it is what QEMU was ended for, it knows how it ended."""
+        if isinstance(error, GuestPanicked) and self.calls.condemned is not None:
+            self.told.add(threading.current_thread())
 
     def _died(self, operation: str) -> MachineDied:
         how = self._describe_exit() + (" after the guest panicked" if self._cause == PANIC else "")

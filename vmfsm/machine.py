@@ -36,7 +36,7 @@ from .timeline import Record, Timeline
 from .workers import Workers
 
 if TYPE_CHECKING:
-    from .offers import QMP, Console, FDs, Log, Migration, Snapshots
+    from .offers import QMP, Console, FDs, Log, Migration, Snapshots, Verdicts
 
 T = TypeVar("T")
 E = TypeVar("E", bound=VMError)
@@ -230,6 +230,11 @@ class Machine:
         """To another machine, or a file. :raises ConfigError: where the plugin is not loaded."""
         return cast("Migration", self.plugin("migration"))
 
+    @property
+    def verdicts(self) -> "Verdicts":
+        """What went wrong in the guest. :raises ConfigError: where the plugin is not loaded."""
+        return cast("Verdicts", self.plugin("verdicts"))
+
     # -- lifecycle ------------------------------------------------------------------------------------------
 
     def launch(self, timeout: float | None = 30) -> Self:
@@ -389,6 +394,7 @@ class Machine:
             coroutine, deadline, operation, of_guest=of_guest, needs_qemu=True, at_once=in_hook_of(self)
         )
         try:
+            launch.note_told(result.error)
             self._raise(result.error)
             return cast(T, result.value)
         finally:
@@ -413,6 +419,7 @@ class Machine:
             raise
         result = await launch.calls.run_in_loop(coroutine, deadline, operation, of_guest=of_guest)
         try:
+            launch.note_told(result.error)
             self._raise(result.error)
             return cast(T, result.value)
         finally:

@@ -8,9 +8,11 @@ import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
+    from .errors import Verdict
     from .machine import Machine
 
 EventMatch = tuple[str, Mapping[str, Any] | None]
@@ -344,3 +346,31 @@ class Migration(Protocol):
     def progress(self, *, timeout: float | None = 30) -> Progress: ...
     def to_file(self, path: Path, *, overwrite: bool = False, timeout: float | None = 60) -> Progress: ...
     def from_file(self, path: Path, *, timeout: float | None = 60) -> Progress: ...
+
+
+class Expectation(Protocol):
+    """A scope in which verdicts of some kinds are no trouble."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]: ...
+    @property
+    def verdicts(self) -> "tuple[Verdict, ...]": ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+
+class Verdicts(Protocol):
+    """`machine.verdicts`."""
+
+    @property
+    def seen(self) -> "tuple[Verdict, ...]": ...
+    @property
+    def counts(self) -> Mapping[str, int]: ...
+    def expected(self, *kinds: str, timeout: float | None = 30) -> Expectation: ...
+    def allowed(self, *kinds: str) -> Expectation: ...

@@ -194,6 +194,10 @@ def _event(data: Mapping[str, Any]) -> str:
     return f"{data['event']}  {_named(data.get('data', {}))}"
 
 
+def _verdict(data: Mapping[str, Any]) -> str:
+    return f"{data['verdict']}, seen by {data['where']} ({data['action']}): {data['what'].get('message', '')}"
+
+
 def _named(data: Mapping[str, object]) -> str:
     return "  ".join(f"{name}={_value(value)}" for name, value in data.items() if name != "seconds")
 
@@ -211,6 +215,7 @@ _WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "qmp-command": _command,
     "qmp-reply": _reply,
     "qmp-event": _event,
+    "verdict": _verdict,
 }
 """What there is to say about records of the kinds that names and values do not serve well."""
 

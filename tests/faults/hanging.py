@@ -133,6 +133,12 @@ def _to_other(call: Callable[[Any, Machine, float], Any]) -> Hang:
 EVENT = "RTC_CHANGE"
 ANY = [(EVENT, None), ("WATCHDOG", None)]
 
+
+def _expect_a_verdict(verdicts: Any, timeout: float) -> None:
+    with verdicts.expected("kernel-panic", timeout=timeout):
+        pass
+
+
 HANGS: dict[str, Hang] = {
     "Machine.launch": _on(_silent, lambda lab, vm, t: vm.launch(t)),
     "Machine.shutdown": _stopped(lambda vm, t: vm.shutdown(timeout=t)),
@@ -158,6 +164,7 @@ HANGS: dict[str, Hang] = {
     "snapshots.save": _stopped(lambda snapshots, t: snapshots.save("one", timeout=t)),
     "snapshots.load": _stopped(lambda snapshots, t: snapshots.load("one", timeout=t)),
     "snapshots.delete": _stopped(lambda snapshots, t: snapshots.delete("one", timeout=t)),
+    "verdicts.expected": _stopped(_expect_a_verdict),
     "snapshots.list": _stopped(lambda snapshots, t: snapshots.list(timeout=t)),
     "snapshots.external": _on(
         Lab.stopped,

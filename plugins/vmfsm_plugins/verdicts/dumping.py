@@ -1,0 +1,101 @@
+"""The guest's memory in a file, before anybody acts on a verdict."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from vmfsm import Deadline, Machine, Verdict, VMError
+
+_ENDED = "QEMU has ended"
+
+
+class Dump:
+    """That of one launch: of its first verdict that asks for one. On the I/O thread only.
+
+    :param settled: gets each verdict that was held back, with the same when it is to be reported.
+    """
+
+    def __init__(
+        self, machine: Machine, path: str, timeout: float, settled: Callable[[Verdict, Verdict, str], object]
+    ) -> None:
+        self._machine = machine
+        self._path = path
+        self._timeout = timeout
+        self._settled = settled
+        self._held: list[tuple[Verdict, str]] = []
+        self._task: asyncio.Task[dict[str, object]] | None = None
+        self._begun = False
+
+    def takes(self, verdict: Verdict, action: str, *, wanted: bool) -> bool:
+        """Hold it back until the memory is in the file, or cannot be had; whether it does.
+
+        While it does, it holds back all others, so that they are reported in their order.
+        """
+        if self._task is None:
+            if self._begun or not wanted:
+                return False
+            self._begun = True
+            if self._machine.pid is None:
+                self._settle([(verdict, action)], {"dump_error": _ENDED})
+                return True
+            self._task = asyncio.get_running_loop().create_task(self._dump())
+            self._task.add_done_callback(self._over)
+        self._held.append((verdict, action))
+        return True
+
+    async def end(self) -> None:
+        """QEMU has ended."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    def _over(self, task: "asyncio.Task[dict[str, object]]") -> None:
+        held, self._held, self._task = self._held, [], None
+        self._settle(held, {"dump_error": _ENDED} if task.cancelled() else task.result())
+
+    def _settle(self, held: Sequence[tuple[Verdict, str]], result: Mapping[str, object]) -> None:
+        """Report them, the first with what came of its dump."""
+        for number, (verdict, action) in enumerate(held):
+            what = verdict.what if number else {**verdict.what, **result}
+            self._settled(verdict, verdict._replace(what=what), action)
+
+    async def _dump(self) -> dict[str, object]:
+        """By `dump-guest-memory` (QMP reference), detached, so that the monitor goes on.
+
+        QEMU stops the guest for it, and has it go on afterwards if it ran.
+        """
+        completed: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
+
+        def hear(event: Mapping[str, Any]) -> None:
+            if event["event"] == "DUMP_COMPLETED" and not completed.done():
+                completed.set_result(event.get("data", {}))
+
+        arguments = {"paging": False, "protocol": f"file:{self._path}", "detach": True}
+        limit = Deadline(self._timeout).timeout
+        try:
+            unsubscribe = self._machine.qmp.subscribe(hear)
+            try:
+                async with asyncio.timeout(limit):
+                    await self._machine.qmp.aio.execute("dump-guest-memory", arguments, timeout=None)
+                    data = await completed
+            finally:
+                unsubscribe()
+        except TimeoutError:
+            return {"dump_error": f"not done after {limit:g} s: {self._path} is not whole"}
+        except VMError as error:  # no monitor, or it refuses
+            self._remove()
+            return {"dump_error": str(error)}
+        except asyncio.CancelledError:
+            self._remove()
+            raise
+        if data.get("result", {}).get("status") != "completed":
+            self._remove()
+            return {"dump_error": str(data.get("error", "QEMU failed"))}
+        return {"dump": self._path}
+
+    def _remove(self) -> None:
+        """What is not whole is of no use, and large."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)

@@ -1,0 +1,105 @@
+"""Scopes in which verdicts of some kinds are no trouble."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Self
+
+from vmfsm import Machine, MachineDied, Verdict
+
+
+class Expectation:
+    """What `Verdicts.expected` and `allowed` return: a context manager, also for `async with`.
+
+    Verdicts of these kinds that come within it, in whatever launch, neither wake nor end anything; they are
+    recorded with the action `expected`. Of scopes in one another the innermost that names a kind gets it. It
+    can be entered once.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        scopes: "list[Expectation]",
+        flush: Callable[[], object],
+        kinds: tuple[str, ...],
+        timeout: float | None,
+        *,
+        demanded: bool,
+        most: int,
+    ) -> None:
+        self.kinds = kinds
+        self._machine = machine
+        self._scopes = scopes
+        self._flush = flush
+        self._timeout = timeout
+        self._demanded = demanded
+        self._most = most
+        self._verdicts: list[Verdict] = []
+        self._missing = set(kinds)
+        self._complete = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Expectation of {', '.join(self.kinds)}; seen: {len(self._verdicts)}>"
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Those that came, oldest first; of very many the first. Never waits."""
+        return tuple(self._verdicts)
+
+    def hear(self, verdict: Verdict) -> None:
+        """One has come. On the I/O thread; not for users."""
+        if len(self._verdicts) < self._most:
+            self._verdicts.append(verdict)
+        self._missing.discard(verdict.kind)
+        if not self._missing:
+            self._complete.set()
+
+    def __enter__(self) -> Self:
+        self._scopes.append(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        __tracebackhide__ = True
+        try:
+            if kind is None and self._demanded:
+                try:
+                    self._machine.run(
+                        self._come(), timeout=self._timeout, operation=self._operation, of_guest=True
+                    )
+                except MachineDied:
+                    if self._missing:
+                        raise
+        finally:
+            self._scopes.remove(self)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        __tracebackhide__ = True
+        try:
+            if kind is None and self._demanded:
+                try:
+                    await self._machine.arun(
+                        self._come(), timeout=self._timeout, operation=self._operation, of_guest=True
+                    )
+                except MachineDied:
+                    if self._missing:
+                        raise
+        finally:
+            self._scopes.remove(self)
+
+    @property
+    def _operation(self) -> str:
+        return f"the wait for expected verdicts ({', '.join(self.kinds)})"
+
+    def _come(self) -> Coroutine[Any, Any, object]:
+        async def come() -> None:
+            self._flush()
+            await self._complete.wait()
+
+        return come()

@@ -1,0 +1,42 @@
+"""A real kernel that goes wrong; and its boot, with all that it says, which is no verdict."""
+
+import pytest
+
+from tests.linux_guest import BOOT, Boot, Linux
+from vmfsm import GuestPanicked, MachineTimeout, Reason, State
+
+LOUD = "loglevel=8 ignore_loglevel"
+
+
+def test_a_boot_and_a_crash(boot: Boot) -> None:
+    """Without a device that would tell QEMU of it."""
+    shell = boot(append=LOUD)
+    vm = shell.vm
+    assert "Linux version" in vm.console.text
+    assert vm.verdicts.seen == ()
+    with vm.verdicts.expected("kernel-oops", timeout=BOOT) as seen:
+        shell.run("echo 'BU''G: kernel NULL pointer dereference, address: 0' >/dev/kmsg")
+        shell.run("echo 'Oo''ps: 0002 [#1] PREEMPT SMP' >/dev/kmsg")
+        with pytest.raises(MachineTimeout):
+            vm.wait(0.01)
+    assert len(seen.verdicts) == 1
+    vm.console.sendline("echo c >/proc/sysrq-trigger")
+    with pytest.raises(GuestPanicked) as caught:
+        vm.console.expect("never", timeout=BOOT)
+    verdict = caught.value.verdict
+    assert verdict is not None
+    assert verdict.kind == "kernel-panic"
+    assert str(verdict.what["message"]).endswith("Kernel panic - not syncing: sysrq triggered crash")
+    position = verdict.what["position"]
+    assert isinstance(position, int)
+    assert b"Kernel panic" in vm.console.data[position : position + 200]
+
+
+def test_init_is_killed_and_the_machine_fails(linux: Linux) -> None:
+    vm = linux(append="rdinit=/bin/false", options={"verdicts": {"action": "fail"}})
+    vm.launch()
+    with pytest.raises(GuestPanicked) as caught:
+        vm.console.expect("never", timeout=BOOT)
+    assert caught.value.verdict is not None
+    assert "Attempted to kill init!" in str(caught.value.verdict.what["message"])
+    assert (vm.state, vm.reason) == (State.FAILED, Reason.GUEST_PANICKED)

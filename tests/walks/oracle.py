@@ -251,7 +251,7 @@ def _is_to_be_told(call: Call) -> bool:
 def _tells(other: Call, call: Call, launch: LaunchSeen) -> bool:
     if other.end < launch.at or other is call:
         return False
-    told = AbnormalExit | PluginError | GuestPanicked
+    told = AbnormalExit | PluginError | GuestPanicked | Own  # that has it as a note
     return isinstance(other.error, Interrupt) or (other.hand == call.hand and isinstance(other.error, told))
 
 
@@ -290,6 +290,10 @@ def judge(kind: str, call: Call) -> None:
     assert not _in_peace(kind, call), f"there is no reason for it: {call}"
     if isinstance(error, VMError):
         _judge_error(call, error)
+    if isinstance(error, Own) and _is_to_be_told(call):
+        assert any("and with machine" in note for note in error.__notes__), (
+            f"it has no note of the end: {call}"
+        )
 
 
 def _judge_error(call: Call, error: VMError) -> None:

@@ -99,6 +99,22 @@ def assert_tells(error: AbnormalExit, vm: Machine, ending: Ending) -> None:
     assert any("ready" in note for note in error.__notes__)
 
 
+@each_ending
+def test_a_call_that_dies_with_it_tells_the_same(guest: MakeGuest, ending: Ending) -> None:
+    vm = up(guest, ending)
+    calling = InThread(vm.run, _never(), timeout=TIMEOUT, operation="nothing")
+    until(lambda: vm._launch is not None and vm._launch.calls.in_progress)
+    ending.come(vm)
+    error = calling.join().error
+    assert isinstance(error, MachineDied)
+    assert (error.exit_status, error.reason) == (ending.status, ending.reason)
+    assert f"({ending.reason.value})" in str(error)
+
+
+async def _never() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
 def test_evidence(guest: MakeGuest) -> None:
     vm = guest(wrapper=["sh", "-c", 'echo last words >&2; exec "$@"', "sh"]).launch()
     until_guest_is_up(vm)

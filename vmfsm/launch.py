@@ -198,8 +198,8 @@ class Launch:
             return
         if remaining > 0:
             self._timers.add(self.io.loop.call_later(remaining, self._watch, deadline))
-        elif self.force(signal.SIGKILL):
-            self._forced = True
+        else:
+            self._send(signal.SIGKILL, by_force=True)
 
     def condemn(self, verdict: Verdict) -> None:
         """The guest is lost, and the machine with it: QEMU is ended at once."""
@@ -211,8 +211,13 @@ class Launch:
 
     def force_late(self) -> None:
         """The deadline is over and the I/O thread did nothing about it. From any thread."""
-        if self.force(signal.SIGKILL):
-            self._forced = True
+        self._send(signal.SIGKILL, by_force=True)
+
+    def _send(self, number: signal.Signals, by_force: bool) -> None:
+        before = self._forced
+        self._forced = before or by_force  # first, since the exit may be judged at any moment from then on
+        if not self.force(number):
+            self._forced = before
 
     def held_up_by(self) -> str:
         """For a message: which hook is running."""
@@ -570,15 +575,14 @@ class Launch:
             self.force(signal.SIGKILL)  # again: whoever sent it may have been interrupted before it had
             await asyncio.wait({self.gone}, timeout=REAP)
         else:
-            forced = await stop(
+            await stop(
                 gone=self.gone,
                 cleaning=cleaning,
                 deadline=deadline,
                 ways=self._ways(self.plan),
-                force=self.force,
+                send=self._send,
                 record=self._record,
             )
-            self._forced = self._forced or forced  # read now: the deadline may have been over meanwhile
         if not self._exited_already:
             _LOGGER.error(
                 "%s: QEMU (pid %d) has not ended after SIGKILL: stuck in the kernel", self.name, process.pid

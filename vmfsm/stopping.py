@@ -27,17 +27,16 @@ async def stop(
     cleaning: "asyncio.Future[Any]",
     deadline: Deadline,
     ways: Sequence[tuple[str, Polite, bool]],
-    force: Callable[[signal.Signals], bool],
+    send: Callable[[signal.Signals, bool], object],
     record: Callable[[str, dict[str, object], int], object],
-) -> bool:
+) -> None:
     """End QEMU: hooks, polite ways, SIGTERM, SIGKILL. On the I/O thread; returns when it has gone.
 
     Or `REAP` seconds after SIGKILL. Where there is no polite way, or none could be gone (the monitor was
     lost, say), SIGTERM is the polite way: QEMU ends well by it, once it handles it.
 
     :param cleaning: the `early_cleanup` hooks, which come first; a late one goes on beside the ladder.
-    :param force: sends a signal, and returns whether QEMU was alive to get it.
-    :returns: whether QEMU had to be forced.
+    :param send: sends a signal, and is told whether that is by force.
     """
     if deadline.timeout is None:
         deadline = Deadline(WITHOUT_LIMIT)
@@ -62,16 +61,14 @@ async def stop(
             asked = True
             await _first({gone}, deadline, reserve)
 
-    forced = False
     if not gone.done() and not deadline.expired:
         record("stop", {"way": "SIGTERM"}, 200)
-        forced = force(signal.SIGTERM) and asked
+        send(signal.SIGTERM, asked)
         await _first({gone}, deadline, total * _AFTER_SIGTERM)
     if not gone.done():
         record("stop", {"way": "SIGKILL"}, 200)
-        forced |= force(signal.SIGKILL)
+        send(signal.SIGKILL, True)
         await asyncio.wait({gone}, timeout=REAP)
-    return forced
 
 
 async def _ask(way: Polite) -> None:

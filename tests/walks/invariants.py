@@ -99,6 +99,8 @@ def check_end(subject: Subject) -> None:
     if vm.history:
         assert_path(vm)
     check_now(subject)
+    times = [record.at for record in vm.timeline]
+    assert times == sorted(times)
     launches = sum(one.event is Event.LAUNCH for one in vm.history)
     for plugin in (subject.meddler, subject.lingerer):
         ran = plugin.ran

@@ -66,7 +66,7 @@ WAITS: Mapping[str, Operation] = {
     "query-status": _on("command", lambda vm, t: vm.qmp.execute("query-status", timeout=t)),
     "query-status(aio)": _on("command", _in_a_loop),
     "stop": _on("command", lambda vm, t: vm.qmp.execute("stop", timeout=t)),
-    "cont": _on("command", lambda vm, t: vm.qmp.execute("cont", timeout=t)),
+    "cont": _on("cont", lambda vm, t: vm.qmp.execute("cont", timeout=t)),
     "execute_raw": _on("command", lambda vm, t: vm.qmp.execute_raw("no-such-command", timeout=t)),
     "no-such-command": _on("refused", lambda vm, t: vm.qmp.execute("no-such-command", timeout=t)),
     "wait_event": _on("event", lambda vm, t: vm.qmp.wait_event("X_TICK", timeout=t)),

@@ -124,11 +124,11 @@ def no_monitor(call: Call, error: BaseException) -> bool:
 
 
 def monitor_lost(call: Call, error: BaseException) -> bool:
-    return bool(call.troubles & LOSES_MONITOR) or bool(call.states & {State.QUITTING, *FINAL})
+    return bool(call.troubles & LOSES_MONITOR) or State.QUITTING in call.states
 
 
 def console_closed(call: Call, error: BaseException) -> bool:
-    return "x-close-console" in call.troubles or bool(call.states & {State.QUITTING, *FINAL})
+    return "x-close-console" in call.troubles or State.QUITTING in call.states
 
 
 def panicked(call: Call, error: BaseException) -> bool:
@@ -186,6 +186,7 @@ TABLE: Mapping[str, Mapping[type[BaseException], When]] = {
     "wait": {**_ENDING, MachineTimeout: is_late, TransitionError: never_launched},
     "run": _WAITING_FOR_QEMU,
     "command": _MONITOR,
+    "cont": {**_MONITOR, QMPCommandError: panicked},
     "refused": {**_MONITOR, QMPCommandError: always},
     "order": {**_MONITOR, QMPCommandError: not_known},
     "reconnect": _MONITOR,
@@ -229,7 +230,7 @@ def _returned(kind: str, call: Call) -> str | None:
             return "no launch has ended well"
     elif kind in {"mistake", "own", "refused"}:
         return "nothing was raised"
-    elif kind in {"command", "reconnect", "event"}:
+    elif kind in {"command", "cont", "reconnect", "event"}:
         if call.subject.kind.monitor == "none":
             return "there is no monitor"
         if not call.launches:

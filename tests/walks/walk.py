@@ -46,6 +46,7 @@ MEDDLING = tuple(itertools.product(("meddler", "lingerer"), HOOKS, ("raise", "li
 # Seconds. Patience is for where nothing is in the way: then the call must succeed.
 PATIENCE = 60.0
 SHORT = (0.0, 0.01, 0.1)
+TO_OBEY = (0.0, 0.01, 0.3)
 TO_END = (0.0, 0.2, 1.0)
 TO_LAUNCH = (0.0, 0.05, 0.3, PATIENCE)
 LEAVING = 30.0
@@ -164,7 +165,7 @@ class Walk(RuleBasedStateMachine):
         what = self._one_of((*ORDERS, *LINES))
         operation = order(what) if what in ORDERS else line(what)
         trouble = None if what == "ping" else what
-        self._call(f"order {what}", operation, subject, self._one_of(SHORT), self._where(), trouble=trouble)
+        self._call(f"order {what}", operation, subject, self._one_of(TO_OBEY), self._where(), trouble=trouble)
 
     @rule(subject=subjects)
     def harm(self, subject: Subject) -> None:

@@ -292,6 +292,21 @@ def test_an_interrupt_ends_the_tool(here: Path) -> None:
     assert not is_alive(int(Path("pid").read_text()))
 
 
+def test_an_interrupt_when_the_tool_has_just_started(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+
+    def start_and_be_interrupted(*args: object) -> None:
+        start(*args)
+        until(lambda: Path("pid").exists() and Path("pid").read_text())
+        raise KeyboardInterrupt
+
+    slow = tool("echo $$ >pid; exec sleep 1000")
+    monkeypatch.setattr(subprocess.Popen, "_execute_child", start_and_be_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        qemu_img.create("disk", 1, binary=slow)
+    assert not is_alive(int(Path("pid").read_text()))
+
+
 def test_the_tool_reads_nothing_and_dies_of_a_signal() -> None:
     with pytest.raises(ImageError, match="status -9") as caught:
         qemu_img.info("x", binary=tool("cat; kill -9 $$"))

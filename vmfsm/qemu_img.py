@@ -260,24 +260,20 @@ def _info(path: str, arguments: list[str], deadline: Deadline, binary: Path, rea
 def _run(binary: Path, arguments: list[str], deadline: Deadline) -> str:
     """What the tool says on stdout."""
     command = [check_path(binary, field="binary"), *arguments]
+    started: list[_Tool] = []
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise _failed(binary, arguments, f"cannot be started: {error.strerror}", "", None) from error
-    try:
+        try:
+            process = _Tool(command, started)
+        except OSError as error:
+            raise _failed(binary, arguments, f"cannot be started: {error.strerror}", "", None) from error
         stdout, stderr = process.communicate(timeout=deadline.remaining())
     except subprocess.TimeoutExpired as late:
         timeout = MachineTimeout(f"{command[0]} {arguments[0]} timed out after {deadline.timeout:g} s")
         timeout.operation, timeout.timeout = f"qemu-img {arguments[0]}", deadline.timeout
         raise timeout from late
     finally:
-        _end(process)
+        for tool in started:
+            _end(tool)
     output = stderr.decode(errors="backslashreplace").strip()
     if process.returncode != 0:
         raise _failed(
@@ -288,9 +284,30 @@ def _run(binary: Path, arguments: list[str], deadline: Deadline) -> str:
     return stdout.decode(errors="surrogateescape")
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+class _Tool(subprocess.Popen[bytes]):
+    """A tool that runs, in a session of its own.
+
+    :param started: it is added here before it is: an interrupt may come when it runs already, and nobody
+        else knows of it yet.
+    """
+
+    pid = 0  # as long as it was not started
+
+    def __init__(self, command: list[str], started: "list[_Tool]") -> None:
+        self.returncode = self.stdout = self.stderr = None
+        started.append(self)
+        super().__init__(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+
+def _end(process: _Tool) -> None:
     """Let nothing be left of a tool: not even what it started, where it did not end by itself."""
-    if process.returncode is None:
+    if process.pid and process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -49,7 +49,7 @@ def decoded(data: bytes, encoding: str) -> str:
     return decoder.decode(data) + decoder.decode(b"", True)
 
 
-@tries(300)
+@tries(150)
 @given(streams, sizes, st.sampled_from(ENCODINGS))
 def test_text_is_the_same_however_it_is_cut(data: bytes, sizes: list[int], encoding: str) -> None:
     buffer = Buffer(PLENTY, encoding, "replace")
@@ -59,7 +59,7 @@ def test_text_is_the_same_however_it_is_cut(data: bytes, sizes: list[int], encod
     assert buffer.view().data() == data
 
 
-@tries(150)
+@tries(80)
 @given(streams, sizes, st.sampled_from(ENCODINGS), st.integers(1, 40))
 def test_marks_lead_back_to_their_places(data: bytes, sizes: list[int], encoding: str, limit: int) -> None:
     buffer = Buffer(limit, encoding, "replace")
@@ -86,7 +86,7 @@ def test_marks_lead_back_to_their_places(data: bytes, sizes: list[int], encoding
         assert view.at_char(char.char) == char
 
 
-@tries(150)
+@tries(80)
 @given(streams, sizes, st.lists(st.integers(0, 5), max_size=6))
 def test_reading_gives_everything_once(data: bytes, sizes: list[int], portions: list[int]) -> None:
     buffer = Buffer(PLENTY, "utf-8", "replace")
@@ -103,7 +103,7 @@ def test_reading_gives_everything_once(data: bytes, sizes: list[int], portions: 
 needles = st.sampled_from([b"login: ", b"\x1b[2J", b"#", "ä€".encode(), b"\0"])
 
 
-@tries(150)
+@tries(80)
 @given(streams, needles, streams, sizes, st.booleans())
 def test_expect_finds_what_is_there_however_it_is_cut(
     before: bytes, needle: bytes, behind: bytes, sizes: list[int], as_bytes: bool
@@ -129,7 +129,7 @@ def test_expect_finds_what_is_there_however_it_is_cut(
         assert found.before + found.match[0] + rest == haystack
 
 
-@tries(100)
+@tries(60)
 @given(streams, sizes, st.text(max_size=12) | st.binary(max_size=12))
 def test_any_pattern(data: bytes, sizes: list[int], pattern: str | bytes) -> None:
     """It is one, or `ConfigError`."""

@@ -81,6 +81,10 @@ class Posts:
         self._post(function, *args)
         self.count[thread] = self.count.get(thread, 0) + 1
 
+    @property
+    def total(self) -> int:
+        return sum(self.count.values())
+
     @contextlib.contextmanager
     def noted(self) -> Iterator[None]:
         with mock.patch.object(self.io, "post", self._note):

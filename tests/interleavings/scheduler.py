@@ -39,7 +39,8 @@ class Gate:
             loop, opened = asyncio.get_running_loop(), asyncio.Event()
             self._wake.append(lambda: loop.call_soon_threadsafe(opened.set))
             self.reached.set()
-            await opened.wait()
+            if not self.opened.is_set():
+                await opened.wait()
 
     def open(self) -> None:
         self.opened.set()

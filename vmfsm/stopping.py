@@ -48,7 +48,7 @@ async def stop(
         if gone.done() or deadline.expired:
             break
         record("stop", {"way": f"{plugin} (the guest)" if of_guest else plugin}, 200)
-        asking = asyncio.ensure_future(outcome(_ask(way)))
+        asking = asyncio.ensure_future(_ask(way))
         left = max(0.0, (deadline.remaining() or 0.0) - total * _AFTER_POLITE)
         rest = len(ways) - 1 - number
         share = _SHARE_OF_GUEST if of_guest and rest else 1 / (rest + 1)
@@ -57,7 +57,7 @@ async def stop(
         if not asking.done():
             asked = True
             asking.cancel()
-        elif asking.result()[0] is None:
+        elif asking.result() is None:
             asked = True
             await _first({gone}, deadline, reserve)
 
@@ -71,7 +71,13 @@ async def stop(
         await asyncio.wait({gone}, timeout=REAP)
 
 
-async def _ask(way: Polite) -> None:
+async def _ask(way: Polite) -> BaseException | None:
+    """What it raised. Nothing is made before this begins: there may be no time for that."""
+    error, _ = await outcome(_take(way))
+    return error
+
+
+async def _take(way: Polite) -> None:
     await way()
 
 

@@ -2,11 +2,13 @@
 
 import pytest
 
+from tests.test_interrupts import AT_ANY_TIME
 from tests.walks.walk import Grounds, walk
 
 STEPS = 2_000
 
 
+@AT_ANY_TIME
 @pytest.mark.timeout(900)  # many walks
 def test_walks(qemu: str) -> None:
     """The same ones each time, but for who is first."""

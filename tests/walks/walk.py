@@ -41,6 +41,7 @@ HANDS = ("first", "second", "third")
 
 ENDINGS = tuple(name for name in LIFECYCLE if name != "launch")
 INTERRUPTED = {**LIFECYCLE, **{name: WAITS[name] for name in ("wait", "query-status", "expect", "reconnect")}}
+NOTICING = ("expect", "wait_event", "query-status", "send", "wait")
 MEDDLING = tuple(itertools.product(("meddler", "lingerer"), HOOKS, ("raise", "linger")))
 
 # Seconds. Patience is for where nothing is in the way: then the call must succeed.
@@ -150,22 +151,20 @@ class Walk(RuleBasedStateMachine):
         self._step("wait")
         self._often_up(subject)
         name, timeout, where = self._one_of(tuple(WAITS)), self._one_of(SHORT), self._where()
-        if where != MAIN and timeout == SHORT[-1]:
-            if WAITS[name].kind == "command" and subject.is_quiet:
-                timeout = PATIENCE
-            elif WAITS[name].kind == "console":
-                timeout = 2 * GRACE  # after one second of QEMU's life it is closed
-        self._call(name, WAITS[name], subject, timeout, where, trouble=_trouble(name))
+        self._wait(subject, name, timeout, where)
 
     @rule(subject=subjects)
     def order(self, subject: Subject) -> None:
-        """Have a program that poses as QEMU, or the guest, do something."""
+        """Have a program that poses as QEMU, or the guest, do something; often somebody notices."""
         self._step("order")
         self._often_up(subject)
-        what = self._one_of((*ORDERS, *LINES))
+        what, timeout, where = self._one_of((*ORDERS, *LINES)), self._one_of(TO_OBEY), self._where()
         operation = order(what) if what in ORDERS else line(what)
         trouble = None if what == "ping" else what
-        self._call(f"order {what}", operation, subject, self._one_of(TO_OBEY), self._where(), trouble=trouble)
+        next_one = self._one_of((None, *NOTICING))
+        self._call(f"order {what}", operation, subject, timeout, where, trouble=trouble)
+        if next_one is not None:
+            self._wait(subject, next_one, SHORT[-1], where)
 
     @rule(subject=subjects)
     def harm(self, subject: Subject) -> None:
@@ -261,6 +260,14 @@ class Walk(RuleBasedStateMachine):
     def _launch(self, subject: Subject, where: str, timeout: float) -> None:
         timeout = timeout if subject.kind.comes_up else min(timeout, SHORT[-1])
         self._call("launch", LIFECYCLE["launch"], subject, timeout, where)
+
+    def _wait(self, subject: Subject, name: str, timeout: float, where: str) -> None:
+        if where != MAIN and timeout == SHORT[-1]:
+            if WAITS[name].kind == "command" and subject.is_quiet:
+                timeout = PATIENCE
+            elif WAITS[name].kind == "console":
+                timeout = 2 * GRACE  # after one second of QEMU's life it is closed
+        self._call(name, WAITS[name], subject, timeout, where, trouble=_trouble(name))
 
     def _signal(self, subject: Subject, number: signal.Signals) -> None:
         self.story.append(f"{number.name} to {subject}")

@@ -338,7 +338,9 @@ class Launch:
             cause = self.calls.condemnation(self.calls.condemned, "launch")
             what = str(cause).removeprefix(f"{self.name}: ")
             return Failure(State.FAILED, Reason.GUEST_PANICKED, what, cause)
-        if self._exited_already:
+        if self._forced and not self.asked.done():
+            error = None  # whoever launched was late to be told, and has killed it: that is no end of its own
+        elif self._exited_already:
             return Failure(State.FAILED, Reason.LAUNCH_ERROR, self._describe_exit(), error)
         if self.asked.done():
             return Failure(State.STOPPED, Reason.REQUESTED, "cancelled by shutdown()", error)

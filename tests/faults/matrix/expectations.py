@@ -72,6 +72,10 @@ def expected(fault: Fault, point: Point) -> Expected:
 def _of_launch(fault: Fault, point: Point) -> Expected:
     gone: set[int | None] = {SIGKILLED} if point.with_qemu else {None}
     match fault.effect:
+        case Effect.DOES_NOTHING if point.hook:  # nothing of it is waited for
+            return Expected({RETURNS}, {RUNS})
+        case Effect.IS_SILENT if point.at == "qmp_capabilities" and fault.orders:
+            return Expected({RETURNS}, {RUNS})  # until then there are no ids to tell replies by
         case Effect.DOES_NOTHING | Effect.IS_SILENT:
             return _failed(Reason.DEADLINE, gone, MachineTimeout, late=True)
         case Effect.GOES_ON | Effect.CLOSES_CONSOLE:
@@ -163,6 +167,8 @@ def _of_call(fault: Fault, point: Point) -> Expected:
     call = base(point.name)
     answered = ANSWERED.get(call, {RETURNS})
     late = MachineTimeout in answered
+    if call == "qmp.execute_oob" and fault.by is not By.FAKE:
+        answered = {QMPCommandError}  # few commands of a real one may be executed so
     match fault.effect:
         case Effect.DOES_NOTHING | Effect.IS_SILENT:
             return Expected({MachineTimeout}, {RUNS}, late=True)
@@ -174,7 +180,7 @@ def _of_call(fault: Fault, point: Point) -> Expected:
             return Expected(answered, {RUNS}, late=late)
         case Effect.REFUSES:
             refused = {RETURNS} if call == "qmp.execute_raw" else {QMPCommandError}
-            return Expected(answered if "snapshots" in call else set(refused), {RUNS})
+            return Expected(set(refused), {RUNS})
         case Effect.ENDS:
             return _of_death(fault, call, answered)
         case Effect.LOSES_MONITOR if call == "qmp.reconnect":
@@ -259,28 +265,38 @@ def _of_tool(fault: Fault, point: Point) -> Expected:
 def _of_stop(fault: Fault, point: Point) -> Expected:
     if point.kind is Kind.STOP_HOOK:
         return _of_stop_hook(fault, point)
-    terminated = point.at == "sigterm"
+    politely = Expected({RETURNS}, {ASKED}, {0})
     by_force = Expected({AbnormalExit}, {WEDGED}, {SIGKILLED}, late=True)
     # With little time, it may come to SIGKILL before QEMU has taken notice of SIGTERM.
-    by_sigterm = Expected({AbnormalExit}, {WEDGED}, {SIGKILLED} if terminated else {0, SIGKILLED}, late=True)
-    politely = Expected({RETURNS}, {ASKED}, {0})
+    by_sigterm = Expected({AbnormalExit}, {WEDGED}, {0, SIGKILLED}, late=True)
+    unheard = {"system_powerdown": politely, "sigterm": by_force}.get(point.at, by_sigterm)
     match fault.effect:
-        case Effect.DOES_NOTHING | Effect.HELD_UP:
+        case Effect.DOES_NOTHING:
             return by_force
+        case Effect.HELD_UP:
+            return Expected({MachineTimeout}, {WEDGED}, {SIGKILLED}, late=True)
         case Effect.IS_SILENT | Effect.REFUSES:
-            return politely if point.at == "system_powerdown" else by_sigterm
+            return unheard
+        case Effect.VERDICT if fault.by is By.COMPANION:
+            return unheard._replace(raises={PluginError}) if unheard is politely else unheard
+        case Effect.GOES_ON if point.at == "sigterm":
+            return by_sigterm
         case Effect.GOES_ON | Effect.CLOSES_CONSOLE | Effect.VERDICT:
             return politely
+        case Effect.LOSES_MONITOR if fault.hangs_up:  # which may have been what was asked for
+            return unheard
         case Effect.LOSES_MONITOR:
             return politely
+        case Effect.ENDS if point.at == "sigterm" and fault.cause == "host-signal":
+            return by_force  # it is deaf to that one as well
         case Effect.ENDS:
             return _of_death_at_the_end(fault, point)
         case Effect.KILLED:
-            return Expected({RETURNS}, {KILLED}, {SIGKILLED})
+            return Expected({RETURNS}, {KILLED}, {SIGKILLED}, late=point.at == "sigterm")
         case Effect.SHUT_DOWN:
-            return by_sigterm
+            return unheard
         case Effect.INTERRUPTED:
-            return Expected({KeyboardInterrupt}, {WEDGED, ASKED}, {SIGKILLED, 0})
+            return Expected({KeyboardInterrupt}, {WEDGED, ASKED}, {SIGKILLED, 0}, late=point.at == "sigterm")
     raise AssertionError((fault, point))
 
 

@@ -169,7 +169,7 @@ FAKE = [
         "floods with events",
         By.FAKE,
         Effect.GOES_ON,
-        orders=(do.as_qemu(), do.emit("RTC_CHANGE", {"offset": "$number"}, times=None, per_second=5000)),
+        orders=(do.as_qemu(), do.emit("VSERPORT_CHANGE", {"open": "$number"}, times=None, per_second=5000)),
     ),
     Fault("floods its console", By.FAKE, Effect.GOES_ON, orders=(do.as_qemu(), do.say(_ENDLESS, times=None))),
     Fault("floods its output", By.FAKE, Effect.GOES_ON, orders=(do.as_qemu(), do.output(_ENDLESS * 20_000))),

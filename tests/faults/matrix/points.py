@@ -61,6 +61,8 @@ def _orders(point: Point, fault: Fault) -> dict[str, Any]:
     planned = fault.orders if fault.by is By.FAKE else ()
     if fault.by is not By.FAKE and fault.effect is Effect.GOES_ON:
         planned = (do.wait(0.2), do.as_qemu())
+    if point.at == "start" and not planned:
+        planned = (do.hold(),)  # else it goes on
     actions = [do.output(f"{HERE}\n")]
     for action in planned:
         actions += ANSWERS.get(point.at, [action]) if action.name == "as_qemu" else [action]

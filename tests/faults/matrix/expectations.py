@@ -142,6 +142,7 @@ OF_GUEST = {
     "console.send",
     "console.sendline",
     "Machine.wait",
+    "verdicts.expected",
 }
 """What is waited for comes from the guest: a verdict ends the wait."""
 ANSWERED: dict[str, set[type[BaseException] | type[None]]] = {
@@ -151,6 +152,7 @@ ANSWERED: dict[str, set[type[BaseException] | type[None]]] = {
     "qmp.wait_event": {MachineTimeout},
     "qmp.wait_any": {MachineTimeout},
     "console.expect": {MachineTimeout},
+    "verdicts.expected": {MachineTimeout},
     "console.send": {RETURNS, MachineTimeout},
     "console.sendline": {RETURNS, MachineTimeout},
     "log.follow": {MachineTimeout},

@@ -26,7 +26,7 @@ from vmfsm import (
     TransitionError,
     VMError,
 )
-from vmfsm.testing import FakeQEMU
+from vmfsm.testing import GUEST_ARGS, FakeQEMU
 from vmfsm.testing import actions as do
 
 PANIC = b"[    1.234567] Kernel panic - not syncing: sysrq triggered crash\r\n"
@@ -251,6 +251,40 @@ def test_a_flood_of_them_is_counted(make: Make) -> None:
     assert kinds(vm).count("kernel-oops") <= MOST
     assert vm.verdicts.counts["kernel-panic"] == 2000
     assert len(actions(vm)) <= 2 * MOST
+
+
+# -- with a real QEMU ---------------------------------------------------------------------------------------
+
+BARK = b"\xba\x43\x04\xb0\x0f\xee\xeb\xfe" + bytes(502) + b"\x55\xaa"
+"""A boot sector: `out 0x443, 15`, which has the watchdog ib700 go off at once, and then nothing."""
+
+
+def test_a_watchdog_that_nobody_feeds(qemu: str, tmp_path: Path) -> None:
+    image = tmp_path / "bark.img"
+    image.write_bytes(BARK)
+    args = ["-nodefaults", "-machine", "pc", "-m", "16", "-device", "ib700", "-action", "watchdog=pause"]
+    args += ["-drive", f"file={image},format=raw,if=floppy,readonly=on"]
+    with Machine(qemu, args) as vm:
+        vm.launch()
+        with pytest.raises(GuestPanicked) as caught:
+            vm.wait(LIMIT)
+        assert caught.value.verdict is not None
+        assert (caught.value.verdict.kind, caught.value.verdict.where) == ("watchdog", "qmp")
+        assert vm.run_state == "watchdog"
+
+
+@pytest.mark.parametrize("action", ["wake", "fail"])
+def test_a_panic_of_the_tiny_guest_with_a_dump(qemu: str, tmp_path: Path, action: str) -> None:
+    options = {"verdicts": {"dump": tmp_path, "action": action}}
+    vm = Machine(qemu, [*GUEST_ARGS, "-action", "panic=pause"], options=options)
+    with vm:
+        vm.launch()
+        vm.console.expect("ready")
+        vm.console.sendline("panic")
+        error = told(vm)
+        assert error.verdict is not None
+        assert Path(str(error.verdict.what["dump"])).read_bytes()[:4] == b"\x7fELF"
+    assert (vm.state is State.FAILED) == (action == "fail")
 
 
 # -- what follows -------------------------------------------------------------------------------------------

@@ -1,8 +1,11 @@
 """A real kernel that goes wrong; and its boot, with all that it says, which is no verdict."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.linux_guest import BOOT, Boot, Linux
+from tests.waiting import until
 from vmfsm import GuestPanicked, MachineTimeout, Reason, State
 
 LOUD = "loglevel=8 ignore_loglevel"
@@ -30,6 +33,22 @@ def test_a_boot_and_a_crash(boot: Boot) -> None:
     position = verdict.what["position"]
     assert isinstance(position, int)
     assert b"Kernel panic" in vm.console.data[position : position + 200]
+
+
+def test_the_device_tells_of_it_too(boot: Boot, tmp_path: Path) -> None:
+    """Of one panic there are two verdicts, by different ways; and the memory as it was."""
+    options = {"verdicts": {"dump": tmp_path}}
+    shell = boot("-device", "pvpanic", "-action", "panic=pause", modules=("pvpanic_mmio",), options=options)
+    vm = shell.vm
+    vm.console.sendline("echo c >/proc/sysrq-trigger")
+    with pytest.raises(GuestPanicked) as caught:
+        vm.wait(BOOT)
+    assert caught.value.verdict is not None
+    first = caught.value.verdict
+    assert Path(str(first.what["dump"])).read_bytes()[:4] == b"\x7fELF"
+    until(lambda: len(vm.verdicts.seen) == 2)
+    assert {verdict.kind for verdict in vm.verdicts.seen} == {"kernel-panic", "guest-panicked"}
+    assert first == vm.verdicts.seen[0]
 
 
 def test_init_is_killed_and_the_machine_fails(linux: Linux) -> None:

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import companion, compat, console, death, fds, imports, launch, many, ownership, qmp
+from . import companion, compat, console, death, fds, imports, launch, many, ownership, qmp, verdicts
 from .facts import facts
 from .report import as_json, table
 
@@ -21,6 +21,7 @@ BENCHMARKS = {
     "fds": fds,
     "death": death,
     "console": console,
+    "verdicts": verdicts,
     "import": imports,
     "many": many,
     "compat": compat,

@@ -28,7 +28,7 @@ def measure(rounds: int) -> list[Figure]:
     figures = []
     for name, length in LINES.items():
         samples = by_turns(
-            rounds, vmfsm=functools.partial(_machine, length), floor=functools.partial(_receive, length)
+            rounds, vmfsm=functools.partial(drain, length), floor=functools.partial(_receive, length)
         )
         mine, floor = samples["vmfsm"]["rate"], samples["floor"]["rate"]
         goal = Goal("itself", 100, at_least=True)
@@ -40,8 +40,9 @@ def _flooder(length: int) -> list[str]:
     return [sys.executable, flooder.__file__, str(_SIZE), str(length)]
 
 
-def _machine(length: int) -> dict[str, float]:
-    with Machine(sys.executable, wrapper=_flooder(length), block=["qmp", "fdpass"]) as machine:
+def drain(length: int, *block: str) -> dict[str, float]:
+    """Have it done by a machine without these plugins."""
+    with Machine(sys.executable, wrapper=_flooder(length), block=["qmp", "fdpass", *block]) as machine:
         machine.launch()
         machine.console.expect(_READY)
         begin = time.perf_counter()

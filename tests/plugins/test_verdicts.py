@@ -703,8 +703,7 @@ def verdicts_of(line: str, source: str) -> list[str]:
     from vmfsm_plugins.verdicts.watcher import Watcher
 
     found: list[str] = []
-    rules = {kind: rule for kind, rule in RULES.items() if source in rule.sources}
-    Watcher(source, rules, lambda verdict: found.append(verdict.kind))(f"{line}\r\n".encode())
+    Watcher(source, source, RULES, lambda verdict: found.append(verdict.kind))(f"{line}\r\n".encode())
     return found
 
 

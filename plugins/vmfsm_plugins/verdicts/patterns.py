@@ -4,7 +4,6 @@ No regular expressions: whatever a guest writes, a line is matched in one pass o
 pattern, without going back.
 """
 
-import functools
 import re
 from typing import NamedTuple
 
@@ -71,7 +70,6 @@ class Pattern(NamedTuple):
     """The rarest of its bytes."""
 
     @classmethod
-    @functools.lru_cache(maxsize=1024)  # every machine has the same ones
     def compile(cls, text: str) -> "Pattern":
         """`*` stands for anything within a line, a newline for the end of a line, a backslash before one of
         `*` and itself takes its meaning away.

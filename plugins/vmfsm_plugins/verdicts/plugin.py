@@ -123,8 +123,7 @@ class Verdicts:
         for source, name, stream in streams:
             subscribe = getattr(stream, "subscribe", None)  # somebody's plugin in its place may have none
             if subscribe is not None:
-                rules = {kind: rule for kind, rule in self._rules.items() if source in rule.sources}
-                self._watchers.append(Watcher(name, rules, machine.report))
+                self._watchers.append(Watcher(name, source, self._rules, machine.report))
                 subscribe(self._watchers[-1])
 
     @hookimpl

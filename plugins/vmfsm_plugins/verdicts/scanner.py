@@ -4,6 +4,7 @@ What comes is searched for a rare byte of each pattern and, if it has that, for 
 calls of `bytes.find`. Only lines that have such a piece are looked at one by one, once for each pattern.
 """
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -30,19 +31,25 @@ class Found(NamedTuple):
     """Its lines, without control sequences."""
 
 
+@functools.lru_cache(maxsize=64)  # most machines have the same patterns
+def _gates(patterns: tuple[Pattern, ...]) -> Sequence[tuple[bytes, Sequence[tuple[bytes, Sequence[int]]]]]:
+    """By rare byte and key, the numbers of the patterns that have both."""
+    gates: dict[int, dict[bytes, list[int]]] = {}
+    for number, pattern in enumerate(patterns):
+        gates.setdefault(pattern.gate, {}).setdefault(pattern.key, []).append(number)
+    return [(bytes([gate]), list(keys.items())) for gate, keys in gates.items()]
+
+
 class Scanner:
     """Of one stream. A pattern is found once in each line that it ends in.
 
     :param most: each is found so often; after that it is counted.
     """
 
-    def __init__(self, patterns: Sequence[Pattern], most: int) -> None:
+    def __init__(self, patterns: tuple[Pattern, ...], most: int) -> None:
         self._patterns = patterns
         self._most = most
-        gates: dict[int, dict[bytes, list[int]]] = {}
-        for number, pattern in enumerate(patterns):
-            gates.setdefault(pattern.gate, {}).setdefault(pattern.key, []).append(number)
-        self._gates = [(bytes([gate]), list(keys.items())) for gate, keys in gates.items()]
+        self._gates = _gates(patterns)
         self._longest_key = max((len(pattern.key) for pattern in patterns), default=0)
         self._lines_back = max((len(pattern.parts) for pattern in patterns), default=1) - 1
         """Whole lines before the unfinished one that a match may begin in."""

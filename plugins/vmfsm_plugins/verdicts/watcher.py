@@ -1,6 +1,7 @@
 """A stream that is watched: from its bytes to verdicts."""
 
 import asyncio
+import functools
 from collections.abc import Callable, Mapping
 
 from vmfsm import Verdict, printable
@@ -22,17 +23,18 @@ _BEFORE = 100
 class Watcher:
     """Of one stream, in all launches. On the I/O thread only; it is called with the bytes.
 
-    :param source: the stream's name, for verdicts.
+    :param name: the stream's, for verdicts.
+    :param rules: all there are; those for `source` count.
     :param report: gets the verdicts.
     """
 
-    def __init__(self, source: str, rules: Mapping[str, Rule], report: Callable[[Verdict], object]) -> None:
-        self._source = source
+    def __init__(
+        self, name: str, source: str, rules: Mapping[str, Rule], report: Callable[[Verdict], object]
+    ) -> None:
+        self._name = name
         self._report = report
-        self._patterns = [
-            (kind, rule, Pattern.compile(text)) for kind, rule in rules.items() for text in rule.patterns
-        ]
-        self.scanner = Scanner([pattern for _, _, pattern in self._patterns], MOST)
+        self._patterns, patterns = _compiled(tuple(rules.items()), source)
+        self.scanner = Scanner(patterns, MOST)
         self._last: dict[str, tuple[int, set[int]]] = {}
         """By kind, where the last verdict was found, and by which patterns."""
         self._timer: asyncio.TimerHandle | None = None
@@ -73,11 +75,25 @@ class Watcher:
             self._last[kind] = position, {number}
             what = {
                 "message": _message(text, pattern.key),
-                "source": self._source,
+                "source": self._name,
                 "position": position,
                 "pattern": pattern.text,
             }
             self._report(Verdict(kind, "verdicts", what))
+
+
+@functools.lru_cache(maxsize=64)  # most machines have the same rules
+def _compiled(
+    rules: tuple[tuple[str, Rule], ...], source: str
+) -> tuple[tuple[tuple[str, Rule, Pattern], ...], tuple[Pattern, ...]]:
+    """The patterns for a source, with and without whose they are."""
+    found = tuple(
+        (kind, rule, Pattern.compile(text))
+        for kind, rule in rules
+        if source in rule.sources
+        for text in rule.patterns
+    )
+    return found, tuple(pattern for _, _, pattern in found)
 
 
 def _message(text: bytes, key: bytes) -> str:

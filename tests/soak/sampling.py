@@ -33,8 +33,9 @@ COUNTS = ("fds", "sockets", "pipes", "threads", "tasks", "children", "machines",
 def sample(**columns: float) -> Row:
     """All of it, and `columns`.
 
-    Resident pages are as `proc(5)` shares them out (PSS); anonymous are those of no file. By malloc is in use
-    what was taken for C's needs and Python's objects from 512 bytes on; of smaller ones there are blocks.
+    Pages are resident, as `proc(5)` counts them (RSS); in proportion to how many processes share them (PSS),
+    which changes with others'; and anonymous, of no file. By malloc is in use what was taken for C's needs
+    and Python's objects from 512 bytes on; of smaller ones there are blocks.
     """
     linecache.clearcache()  # lines of the sources that tracebacks have shown, a file at a time
     gc.collect()
@@ -42,8 +43,9 @@ def sample(**columns: float) -> Row:
     kinds = _descriptors()
     return {
         **columns,
-        "resident_kib": float(rollup["Pss:"]),
-        "anonymous_kib": float(rollup["Pss_Anon:"]),
+        "resident_kib": float(rollup["Rss:"]),
+        "proportional_kib": float(rollup["Pss:"]),
+        "anonymous_kib": float(rollup["Anonymous:"]),
         "malloc_kib": _allocated() / 1024,
         "blocks": float(sys.getallocatedblocks()),
         "objects": len(gc.get_objects()),

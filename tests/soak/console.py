@@ -1,6 +1,6 @@
-"""A gibibyte through a console that is kept, filed and recorded, with nobody reading: memory stays flat.
+"""A gibibyte through a console that is kept, filed, recorded and watched for panics: memory stays flat.
 
-The source is a process in QEMU's place that writes as fast as it is read from, as of `tests.bench`.
+The source is a process in QEMU's place that writes as fast as it is read from. Nobody reads what has come.
 """
 
 import sys
@@ -8,22 +8,21 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench import flooder
 from tests.waiting import InThread
-from vmfsm import Machine
+from vmfsm import GuestPanicked, Machine
 
+from . import booting
 from .judging import Criterion, Outcome, Row, steady
 from .plot import Panel
 from .sampling import COUNTS, Samples, place, sample
 
-LOOKS = 64
-LINE = 88
+LOOKS = 32
 WARM_UP = 0.1
 """Of the bytes: the console's buffer is full by then."""
 MEMORY_KIB = {"malloc_kib": 1_024, "resident_kib": 8_192}
 """What memory may differ by between two moments. In use are a buffer, a few reads and a timeline, whatever
 went through; the pages that malloc has for them, whose sizes differ, get more until they suffice."""
-_READY = "ready\n"
+PATIENCE = 600.0
 
 
 def run(samples: Samples, *, mebibytes: int) -> Outcome:
@@ -31,28 +30,39 @@ def run(samples: Samples, *, mebibytes: int) -> Outcome:
     size = mebibytes * 1024 * 1024
     with place() as directory:
         log = Path(directory, "console.log")
-        command = [sys.executable, flooder.__file__, str(size), str(LINE)]
         with Machine(
-            sys.executable, wrapper=command, block=["qmp", "fdpass"], options={"console": {"log": log}}
+            sys.executable,
+            wrapper=[sys.executable, booting.__file__, str(size)],
+            block=["qmp", "fdpass", "snapshots", "migration"],
+            options={"console": {"log": log}},
         ) as machine:
             machine.launch()
-            machine.console.expect(_READY)
-            ended = InThread(machine.wait)
+            console = machine.console
+            console.expect(booting.READY)
+            ended = InThread(machine.wait, PATIENCE)
             samples.add(sample(mebibytes=0, seconds=0))
             begin = time.monotonic()
-            machine.console.send(b"g")
+            console.send(b"g")
             while not ended.over:
-                taken = machine.console.mark() / 1024 / 1024
+                taken = console.mark() / 1024 / 1024
                 if taken >= samples.last["mebibytes"] + mebibytes / LOOKS:
                     samples.add(sample(mebibytes=taken, seconds=time.monotonic() - begin))
                 time.sleep(0.002)
             seconds = time.monotonic() - begin
-            ended.result()
-            lost = len(_READY) + size - machine.console.mark()
-            lost += len(_READY) + size - log.stat().st_size
-    rows = samples.rows()
-    note = f"{size / seconds / 1e6:.0f} MB/s"
-    return Outcome(rows, [Criterion("lost", lost, "bytes", 0), *judge(rows)], PANELS, [note])
+            came = console.mark(), log.stat().st_size
+            verdicts = [verdict.kind for verdict in machine.verdicts.seen]
+    assert isinstance(ended.error, GuestPanicked), ended.error
+    sent = len(booting.READY) + size + len(b"\r\n" + booting.PANIC)
+    return Outcome(
+        rows := samples.rows(),
+        [
+            Criterion("lost in the buffer or the file", max(sent - arrived for arrived in came), "bytes", 0),
+            Criterion("verdicts beside the panic at the end", len(verdicts) - 1, "", 0),
+            *judge(rows),
+        ],
+        PANELS,
+        [f"{size / seconds / 1e6:.0f} MB/s", f"verdicts: {', '.join(verdicts)}"],
+    )
 
 
 def judge(rows: Sequence[Row]) -> list[Criterion]:

@@ -39,7 +39,7 @@ class Interrupter:
     """Makes calls in the main thread that a signal handler's exception hits some time after their begin."""
 
     def __init__(self) -> None:
-        self._armed = False
+        self._call: Call | None = None
         self._before = signal.signal(signal.SIGUSR1, self._handle)
 
     def close(self) -> None:
@@ -55,28 +55,25 @@ class Interrupter:
                 over.wait(0.02)
 
         thread = threading.Thread(target=send, daemon=True)
-        self._armed = True
+        self._call = call
         thread.start()
         try:
             call.make()
         finally:
-            self._armed = False
+            self._call = None
             over.set()
             thread.join()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if not self._armed or not _may_be_hit(frame):
-            return
-        self._armed = False
-        raise Interrupt("by a signal handler")
+        if self._call is not None and self._call.may_be_hit and not _is_in_a_hook(frame):
+            self._call = None
+            raise Interrupt("by a signal handler")
 
 
-def _may_be_hit(frame: FrameType | None) -> bool:
-    """Only the call itself, and no hook of the walk's own that counts."""
-    inside = False
+def _is_in_a_hook(frame: FrameType | None) -> bool:
+    """Those of the walk count how often they run."""
     while frame is not None:
         if frame.f_code.co_filename == meddling.__file__:
-            return False
-        inside = inside or frame.f_code.co_filename == Call.make.__code__.co_filename
+            return True
         frame = frame.f_back
-    return inside
+    return False

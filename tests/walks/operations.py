@@ -46,6 +46,11 @@ async def _never() -> None:
     await asyncio.get_running_loop().create_future()
 
 
+def _subscribe(vm: Machine, timeout: float) -> None:
+    seen: list[object] = []
+    vm.qmp.subscribe(seen.append)()
+
+
 def _in_a_loop(vm: Machine, timeout: float) -> Any:
     return asyncio.run(vm.qmp.aio.execute("query-status", timeout=timeout))
 
@@ -77,6 +82,12 @@ WAITS: Mapping[str, Operation] = {
     "sendline": _on("console", lambda vm, t: vm.console.sendline("ping", timeout=t)),
     "fds.add": _on("descriptor", lambda vm, t: vm.fds.add("/dev/null", timeout=t)),
     "fds.send": _on("descriptor", lambda vm, t: vm.fds.send("/dev/null", "null", timeout=t)),
+    "snapshots.list": _on("unknown", lambda vm, t: vm.snapshots.list(timeout=t)),
+    "migration.progress": _on("unknown", lambda vm, t: vm.migration.progress(timeout=t)),
+    "arun": _on("run", lambda vm, t: asyncio.run(vm.arun(_value(), timeout=t, operation="nothing"))),
+    "expect(aio)": _on("console", lambda vm, t: asyncio.run(vm.console.aio.expect("pong", timeout=t))),
+    "subscribe": _on("subscribe", _subscribe),
+    "console.socket": _on("socket", lambda vm, t: vm.console.socket().close()),
     "log.follow": _on("follow", lambda vm, t: "".join(vm.log.follow(timeout=t))[-LAST:]),
 }
 

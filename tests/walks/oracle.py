@@ -151,8 +151,8 @@ def always(call: Call, error: BaseException) -> bool:
 
 
 def not_known(call: Call, error: BaseException) -> bool:
-    """QEMU knows no orders, and what poses as QEMU no descriptors."""
-    return (call.subject.kind.program in PROGRAMS) is call.operation.startswith("fds.")
+    """QEMU knows no orders, and what poses as QEMU knows nothing else."""
+    return (call.subject.kind.program in PROGRAMS) is not call.operation.startswith("order")
 
 
 def no_qemu(call: Call, error: BaseException) -> bool:
@@ -193,6 +193,9 @@ TABLE: Mapping[str, Mapping[type[BaseException], When]] = {
     "event": {**_MONITOR, GuestPanicked: panicked},
     "console": {**_WAITING_FOR_QEMU, GuestPanicked: panicked, ConsoleClosed: console_closed},
     "descriptor": {**_MONITOR, TransitionError: no_qemu, QMPCommandError: not_known},
+    "unknown": {**_MONITOR, QMPCommandError: not_known},
+    "subscribe": {ConfigError: no_monitor},
+    "socket": {TransitionError: not_up},
     "follow": {MachineTimeout: is_late, TransitionError: not_up},
     "never": {},
     "monitor": {ConfigError: no_monitor, TransitionError: not_up},

@@ -72,6 +72,11 @@ class Kind(NamedTuple):
         return self.program not in {"silent", "stillborn"}
 
     @property
+    def is_silent(self) -> bool:
+        """It would be waited for to the deadline."""
+        return self.program == "silent"
+
+    @property
     def goes(self) -> bool:
         """It ends when it is asked to."""
         return self.program not in {"deaf", "deafer"}
@@ -167,6 +172,8 @@ class Call:
     done: threading.Event = field(default_factory=threading.Event)
     trouble: str | None = None
     """What it does to the machine, if that."""
+    may_be_hit: bool = False
+    """An exception that a signal handler raises now is one of the call's."""
 
     def make(self) -> None:
         """In any thread."""
@@ -175,8 +182,11 @@ class Call:
         self.begin = time.monotonic()
         self.subject.calls.append(self)
         try:
+            self.may_be_hit = True
             self.value = self.function()
+            self.may_be_hit = False
         except BaseException as error:  # noqa: BLE001 - for the oracle
+            self.may_be_hit = False
             self.error = error
         self.end = time.monotonic()
         self.after = self.subject.vm.history

@@ -29,7 +29,7 @@ from tests.walks.operations import LIFECYCLE, MISTAKES, READS, WAITS, Operation,
 from tests.walks.oracle import SLACK, judge
 from tests.walks.subject import FINAL, KINDS, LINES, ORDERS, PROGRAMS, SIGNALS, Call, Kind, Subject, program
 from tests.walks.tally import Tally
-from vmfsm import State
+from vmfsm import Deadline, State, VMError
 from vmfsm.caller import GRACE
 from vmfsm.testing import FakeQEMU, leakcheck
 
@@ -225,13 +225,15 @@ class Walk(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         with self._telling():
-            for subject in self.all:
-                subject.meddler.next.clear()
-                subject.lingerer.next.clear()
-            self._finish()
-            for subject in self.all:
-                check_end(subject)
-                self.tally.machine(subject)
+            try:
+                self._finish()
+                for subject in self.all:
+                    check_end(subject)
+                    self.tally.machine(subject)
+            finally:
+                for subject in self.all:
+                    with contextlib.suppress(VMError):
+                        subject.vm.kill(PATIENCE)
             self.leaks.__exit__(None, None, None)
 
     # -- how ------------------------------------------------------------------------------------------------
@@ -258,7 +260,7 @@ class Walk(RuleBasedStateMachine):
                 call.done.wait(0.3)
 
     def _launch(self, subject: Subject, where: str, timeout: float) -> None:
-        timeout = timeout if subject.kind.comes_up else min(timeout, SHORT[-1])
+        timeout = min(timeout, SHORT[-1]) if subject.kind.is_silent else timeout
         self._call("launch", LIFECYCLE["launch"], subject, timeout, where)
 
     def _wait(self, subject: Subject, name: str, timeout: float, where: str) -> None:
@@ -289,7 +291,7 @@ class Walk(RuleBasedStateMachine):
         trouble: str | None = None,
     ) -> Call:
         function = lambda: operation.call(subject, timeout)  # noqa: E731
-        call = Call(name, subject, timeout, function, where, trouble=trouble)
+        call = Call(name, subject, Deadline(timeout).timeout, function, where, trouble=trouble)
         self.open.append((operation.kind, call))
         return call
 

@@ -26,7 +26,7 @@ OFTEN = {
     *(state.value for state in State if state is not State.CONFIGURED),
     *("stopped, requested", "stopped, killed", "failed, wedged", "failed, launch-error (launch)"),
     *("returned", "LaunchError", "MachineDied", "AbnormalExit", "MachineTimeout", "TransitionError"),
-    *("ConfigError", "QMPConnectionError", "QMPCommandError", "Own", "Interrupt"),
+    *("ConfigError", "QMPCommandError", "Own", "Interrupt"),
 }
 """What some thousand steps come to dozens of times each, whoever is first."""
 SELDOM = {

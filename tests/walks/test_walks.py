@@ -13,7 +13,7 @@ STEPS = 2_000
 def test_walks(qemu: str) -> None:
     """The same ones each time, but for who is first."""
     with Grounds(qemu).ready() as grounds:
-        walk(grounds, 1, walks=50)
+        walk(grounds, 1, walks=60, steps=40)
     tally = grounds.tally
     print(tally)
     assert tally.steps >= STEPS

@@ -37,6 +37,8 @@ T = TypeVar("T")
 
 MOST = 3
 """Machines of one walk."""
+STORY = 300
+"""The last lines of it are told."""
 HANDS = ("first", "second", "third")
 
 ENDINGS = tuple(name for name in LIFECYCLE if name != "launch")
@@ -54,12 +56,31 @@ LEAVING = 30.0
 INTERRUPTS = (0.0, 0.001, 0.01, 0.05)
 
 
+class Cards:
+    """Choices of which each comes up as often as any other, in an order that a number makes."""
+
+    def __init__(self, number: int) -> None:
+        self._random = random.Random(number)
+        self._decks: dict[tuple[object, ...], list[Any]] = {}
+
+    def one_of(self, options: tuple[T, ...]) -> T:
+        deck = self._decks.setdefault(options, [])
+        if not deck:
+            deck += self._random.sample(options, len(options))
+        card: T = deck.pop()
+        return card
+
+    def chance(self, of_ten: int) -> bool:
+        return self.one_of(tuple(range(10))) < of_ten
+
+
 class Grounds:
     """What all walks of a test share: programs that pose as QEMU, threads, counters."""
 
     def __init__(self, qemu: str) -> None:
         self.qemu = qemu
         self.tally = Tally()
+        self.cards = Cards(0)
         self.fakes: dict[str, FakeQEMU] = {}
         self.hands: dict[str, Hand] = {}
         self._numbers = 0
@@ -84,6 +105,7 @@ class Grounds:
 
 def walk(grounds: Grounds, number: int, *, walks: int, steps: int = 50) -> None:
     """Go so many walks of so many steps at most; `number` makes them what they are."""
+    grounds.cards = Cards(number)
     walking = type("Walking", (Walk,), {"grounds": grounds})
     seed(number)(walking)
     run_state_machine_as_test(
@@ -101,7 +123,7 @@ def walk(grounds: Grounds, number: int, *, walks: int, steps: int = 50) -> None:
 
 
 class Walk(RuleBasedStateMachine):
-    """One walk. What is drawn decides what is done; what comes of it is only judged."""
+    """One walk. Hypothesis says what is done to whom, the cards how; what comes of it is only judged."""
 
     grounds: Grounds
     """Of the test: set in a subclass."""
@@ -120,11 +142,10 @@ class Walk(RuleBasedStateMachine):
 
     # -- what is done ---------------------------------------------------------------------------------------
 
-    @initialize(target=subjects, number=st.integers(0, 2**64 - 1))
+    @initialize(target=subjects, number=st.integers(1, MOST))
     def begin(self, number: int) -> Any:
         self._step("begin")
-        self.random = random.Random(number)
-        for _ in range(self._one_of((1, 2, MOST))):
+        for _ in range(number):
             self.all.append(self.grounds.subject(self._one_of(KINDS)))
         self.story.append(f"{self.all} are made")
         return multiple(*self.all)
@@ -171,7 +192,7 @@ class Walk(RuleBasedStateMachine):
         """Send one to QEMU, or end a companion."""
         self._step("harm")
         self._often_up(subject)
-        if subject.companions is not None and self.random.random() < 0.5:
+        if subject.companions is not None and self.grounds.cards.chance(5):
             self.story.append(f"the companion of {subject} ends")
             noted = subject.note("companion")
             subject.companions.end()
@@ -212,13 +233,8 @@ class Walk(RuleBasedStateMachine):
     @invariant()
     def consistent(self) -> None:
         with self._telling():
-            hand = self._where() if self.all else MAIN
-            if (
-                self.all and self.random.random() < 0.3
-            ):  # let it come to the end of its calls, if it does soon
-                for _, call in self.open:
-                    if call.hand == hand:
-                        call.done.wait(0.3)
+            if self.grounds.cards.chance(3):
+                self._give_time_to(self._where())
             for subject in self.all:
                 check_now(subject)
             self._collect()
@@ -242,14 +258,14 @@ class Walk(RuleBasedStateMachine):
         self.tally.step(name)
 
     def _one_of(self, options: tuple[T, ...]) -> T:
-        return self.random.choice(options)
+        return self.grounds.cards.one_of(options)
 
     def _where(self) -> str:
         return self._one_of((MAIN, *HANDS))
 
     def _often_up(self, subject: Subject) -> None:
         """Launch it, if it can be: most of what may happen happens to running machines."""
-        often = self.random.random() < 0.7
+        often = self.grounds.cards.chance(7)
         if often and subject.kind.comes_up and subject.vm.state in {State.CONFIGURED, *FINAL}:
             self._launch(subject, MAIN, PATIENCE)
 
@@ -342,10 +358,12 @@ class Walk(RuleBasedStateMachine):
         try:
             yield
         except BaseException as error:
-            error.add_note("The walk:\n" + "\n".join(self.story[-200:]))
+            print(f"\n{type(error).__name__}: {error}\nThe walk:")
+            print("\n".join(self.story[-STORY:]))
             for subject in self.all:
-                history = [(*one[:3], one.reason, one.at) for one in subject.vm.history]
-                error.add_note(f"{subject}: {history}; trouble: {subject.trouble}")
+                print(f"{subject}: {subject.trouble}")
+                for one in subject.vm.history:
+                    print(f"    {one.at:.6f} {one.event.value}: {one.dest.value}, {one.reason}")
             raise
 
 

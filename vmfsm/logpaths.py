@@ -51,7 +51,8 @@ def open_for_log(path: str) -> int:
 
     Others may read a new file where the umask lets them, and never write to it. Where everybody may write to
     its directory, what is there already has to be this user's, or of the directory's owner, and have no other
-    name: else somebody could have the log written over a file of this user's, or get to read it.
+    name: else somebody could have the log written over a file of this user's, or get to read it. An ordinary
+    file of somebody else's, an earlier log, say, is replaced where the directory has no sticky bit.
 
     :raises OSError: as the system says; `PermissionError` where it was planted.
     """
@@ -62,6 +63,11 @@ def open_for_log(path: str) -> int:
         return os.open(path, flags | os.O_TRUNC, 0o664)
     if not directory.st_mode & stat.S_IWOTH:
         return os.open(path, flags | os.O_TRUNC, 0o664)
+    try:
+        # Whoever it belongs to then: a file server may have its own mind about that.
+        return os.open(path, flags | os.O_EXCL, 0o664)
+    except FileExistsError:
+        pass
     may_have_made_it = {os.geteuid(), directory.st_uid}
     try:
         fd = os.open(path, flags | os.O_NOFOLLOW, 0o664)
@@ -73,8 +79,15 @@ def open_for_log(path: str) -> int:
         return os.open(path, flags | os.O_TRUNC, 0o664)
     try:
         found = os.fstat(fd)
-        if found.st_uid not in may_have_made_it or found.st_nlink != 1:
+        if found.st_nlink > 1:
             raise _planted(path)
+        if found.st_uid not in may_have_made_it:
+            if directory.st_mode & stat.S_ISVTX or not stat.S_ISREG(found.st_mode):
+                raise _planted(path)
+            os.unlink(path)
+            ours = os.open(path, flags | os.O_EXCL, 0o664)
+            os.close(fd)
+            return ours
         if stat.S_ISREG(found.st_mode):
             os.ftruncate(fd, 0)
     except BaseException:

@@ -5,6 +5,8 @@ import os
 import socket
 import struct
 
+from .proc import parent
+
 _CREDENTIALS = struct.Struct("3i")
 """`struct ucred` of Linux: pid, uid, gid."""
 
@@ -12,9 +14,10 @@ _CREDENTIALS = struct.Struct("3i")
 def check_peer(connection: socket.socket, *, pid: int | None = None) -> None:
     """Refuse a connection whose other end is another user's.
 
-    It has to be this user's or root's, or of the session of process `pid`: QEMU's, behind a wrapper that
-    changes the user, say. As of when it was connected, or listened to (unix(7), `SO_PEERCRED`). Only Unix
-    sockets tell, and on Linux only: others are let pass.
+    It has to be this user's or root's, or of the session of process `pid`, or have been started from there:
+    QEMU, behind a wrapper that changes the user (su(1) changes the session, too). As of when it was
+    connected, or listened to (unix(7), `SO_PEERCRED`). Only Unix sockets tell, and on Linux only: others are
+    let pass.
 
     :raises PermissionError: where it is not.
     """
@@ -22,13 +25,18 @@ def check_peer(connection: socket.socket, *, pid: int | None = None) -> None:
         return
     told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     peer, uid, _ = _CREDENTIALS.unpack(told)
-    if uid in {os.geteuid(), 0} or (pid is not None and _session(peer) == pid):
+    if uid in {os.geteuid(), 0} or (pid is not None and _comes_from(peer, pid)):
         return
     raise PermissionError(errno.EACCES, f"somebody else is at the other end: process {peer} of user {uid}")
 
 
-def _session(pid: int) -> int | None:
+def _comes_from(process: int, leader: int) -> bool:
+    """It, or a process that it descends from, is in the session of `leader`."""
     try:
-        return os.getsid(pid) if pid > 0 else None
+        while process > 0:
+            if os.getsid(process) == leader:
+                return True
+            process = parent(process)
     except OSError:
-        return None
+        pass
+    return False

@@ -127,8 +127,15 @@ def wait_for_end(pidfd: int) -> None:
     poll.poll()
 
 
+def parent(pid: int) -> int:
+    """The process that it is a child of; 0 where there is none that can be seen, or it has gone."""
+    stat = _stat(pid)
+    return 0 if stat is None else stat.parent
+
+
 class _Stat(NamedTuple):
     state: str
+    parent: int
     session: int
     flags: int
     threads: int
@@ -143,7 +150,7 @@ def _stat(pid: int) -> _Stat | None:
     fields = _read(pid, "stat").rpartition(b") ")[2].split()
     if len(fields) < 20:
         return None
-    return _Stat(fields[0].decode(), *(int(fields[number]) for number in (3, 6, 17, 19)))
+    return _Stat(fields[0].decode(), *(int(fields[number]) for number in (1, 3, 6, 17, 19)))
 
 
 def _read(pid: int, name: str) -> bytes:

@@ -4,10 +4,12 @@ What users hold stays exact (`Machine.command`); what is written somewhere for p
 records, messages and notes of errors, logs, the registry, QEMU's own output, which quotes its options.
 """
 
+import heapq
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, AnyStr
 
 from .errors import ConfigError
 
@@ -32,7 +34,7 @@ _IN_URL = re.compile(r"(://[^/@:\s,]*:)([^/@\s,]+)(?=@)")
 """The password of a user, RFC 3986, 3.2.1."""
 _LAST_WORD_OF = ("set_password", "change vnc password")
 """Commands of the human monitor that have one (QEMU documentation, "QEMU Monitor")."""
-_MAY_HAVE_ONE = re.compile(rb'"qom-type"|password|"human-monitor-command"')
+_MAY_HAVE_ONE = re.compile(rb'"qom-type"|password|"human-monitor-command"|://')
 
 
 class Secrets:
@@ -43,10 +45,10 @@ class Secrets:
 
     def __init__(self) -> None:
         self._shown: dict[str, str] = {}
-        self._pattern: re.Pattern[str] | None = None
+        self._learning = threading.Lock()
 
     def __bool__(self) -> bool:
-        return self._pattern is not None
+        return bool(self._shown)
 
     def __repr__(self) -> str:
         return f"<Secrets, {len(self._shown)} texts>"
@@ -77,7 +79,8 @@ class Secrets:
 
     def redact(self, text: str) -> str:
         """`text` without them."""
-        return text if self._pattern is None else self._pattern.sub(self._replacement, text)
+        shown = self._shown
+        return "".join(_pieces(text, shown)) if shown else text
 
     def redact_all(self, value: Any) -> Any:
         """The same for every text in mappings, tuples and lists."""
@@ -85,6 +88,8 @@ class Secrets:
             return self.redact(value)
         if isinstance(value, Mapping):
             return {key: self.redact_all(item) for key, item in value.items()}
+        if isinstance(value, tuple) and hasattr(value, "_make"):  # a named one
+            return value._make(map(self.redact_all, value))
         if type(value) in {list, tuple}:
             return type(value)(map(self.redact_all, value))
         return value
@@ -94,13 +99,9 @@ class Secrets:
         return Filter(lambda: self._shown)
 
     def _learn(self, shown: dict[str, str]) -> None:
-        if shown.keys() <= self._shown.keys():
-            return
-        self._shown = self._shown | shown  # a new one: other threads may look at it
-        self._pattern = re.compile("|".join(map(re.escape, _longest_first(self._shown))))
-
-    def _replacement(self, match: re.Match[str]) -> str:
-        return self._shown[match[0]]
+        with self._learning:
+            if not shown.keys() <= self._shown.keys():
+                self._shown = self._shown | shown  # a new one: other threads may look at it
 
 
 class Filter:
@@ -113,49 +114,54 @@ class Filter:
         self._get = shown
         self._known: Mapping[str, str] = {}
         self._shown: dict[bytes, bytes] = {}
-        self._pattern: re.Pattern[bytes] | None = None
         self._held = b""
+
+    @property
+    def holds(self) -> bool:
+        """Something is held back."""
+        return bool(self._held)
 
     def feed(self, data: bytes) -> bytes:
         """What is to be shown now. What may be the beginning of a secret is held back."""
         self._update()
-        if self._pattern is None:
+        if not self._shown:
             return data
         data = self._held + data
         parts, position = [], 0
         held = self._beginning(data, position)
-        while True:
-            match = self._pattern.search(data, position)
-            if match is None or match.start() >= held:
-                parts.append(data[position:held])
-                self._held = data[held:]
-                return b"".join(parts)
-            parts += [data[position : match.start()], self._shown[match[0]]]
-            position = match.end()
+        for start, secret in _matches(data, self._shown):
+            if start >= held:
+                break
+            parts += [data[position:start], self._shown[secret]]
+            position = start + len(secret)
             if position > held:
                 held = self._beginning(data, position)
+        parts.append(data[position:held])
+        self._held = data[held:]
+        return b"".join(parts)
 
     def finish(self) -> bytes:
-        """There is no more; what was held back."""
+        """There is no more, or it is not waited for; what was held back."""
         held, self._held = self._held, b""
-        return held if self._pattern is None else self._pattern.sub(lambda m: self._shown[m[0]], held)
+        return b"".join(_pieces(held, self._shown))
 
     def _beginning(self, data: bytes, position: int) -> int:
         """Where the rest of `data` begins that is the beginning of a secret; its end where there is none."""
-        longest = max(map(len, self._shown))
-        for start in range(max(position, len(data) - longest + 1), len(data)):
-            rest = data[start:]
-            if any(secret.startswith(rest) for secret in self._shown):
-                return start
-        return len(data)
+        found = len(data)
+        view = memoryview(data)
+        for secret in self._shown:
+            start = data.find(secret[:1], max(position, len(data) - len(secret) + 1), found)
+            while start >= 0 and not secret.startswith(view[start:]):
+                start = data.find(secret[:1], start + 1, found)
+            if start >= 0:
+                found = start
+        return found
 
     def _update(self) -> None:
         known = self._get()
-        if not known or known is self._known:
-            return
-        self._known = known
-        self._shown = {_encode(secret): _encode(shown) for secret, shown in known.items()}
-        self._pattern = re.compile(b"|".join(map(re.escape, _longest_first(self._shown))))
+        if known is not self._known:
+            self._known = known
+            self._shown = {_encode(secret): _encode(shown) for secret, shown in known.items()}
 
 
 def redact_command(command: Iterable[str]) -> tuple[str, ...]:
@@ -172,6 +178,9 @@ def redact_message(message: bytes) -> str:
 
 def _examine(word: str) -> tuple[str, list[str]]:
     """A word of a command line as it may be shown, and the secrets in it, as written and as meant."""
+    if word.startswith("json:"):  # the name of an image that is its options
+        shown, values = _examine(word.removeprefix("json:"))
+        return (f"json:{shown}" if values else word), values
     if word.startswith("{"):
         try:
             options = json.loads(word)
@@ -191,6 +200,10 @@ def _examine(word: str) -> tuple[str, list[str]]:
 
     def show(part: re.Match[str]) -> str:
         key, equals, value = part[1].partition("=")
+        if value.startswith("json:"):
+            shown, found = _examine(value.replace(",,", ","))
+            values.extend(found)
+            return f"{key}={shown.replace(',', ',,')}{part[2]}"
         last = key.rpartition(".")[2].lstrip("-")
         if (last in _SECRET_KEYS and value not in _SWITCHES) or (last == "data" and is_secret and value):
             return f"{key}{equals}{hide(value)}{part[2]}"
@@ -220,6 +233,8 @@ def _values_in(message: object) -> Iterator[str]:
     elif isinstance(message, list):
         for value in message:
             yield from _values_in(value)
+    elif isinstance(message, str):
+        yield from (url[2] for url in _IN_URL.finditer(message))
 
 
 def _values_of_line(line: str) -> Iterator[str]:
@@ -242,13 +257,41 @@ def _without(message: Any) -> Any:
             return [hide(item) for item in value]
         if key == "command-line" and isinstance(value, str):
             return " ".join(HIDDEN if word in values else _examine(word)[0] for word in value.split(" "))
-        return HIDDEN if isinstance(value, str) and value in values else value
+        if isinstance(value, str):
+            return HIDDEN if value in values else _IN_URL.sub(rf"\1{HIDDEN}", value)
+        return value
 
     return hide(message)
 
 
-def _longest_first(texts: Iterable[Any]) -> Sequence[Any]:
-    return sorted(texts, key=len, reverse=True)
+def _matches(text: AnyStr, sought: Iterable[AnyStr]) -> Iterator[tuple[int, AnyStr]]:
+    """Where which of them is in `text`, from left to right, the longest where several begin.
+
+    Each is looked for by itself: a regular expression of all takes long to compile, for each that is added,
+    and longer to search.
+    """
+    found = [(start, -len(word), word) for word in sought if (start := text.find(word)) >= 0]
+    heapq.heapify(found)
+    position = 0
+    while found:
+        start, length, word = found[0]
+        if start >= position:
+            yield start, word
+            position = start - length
+        start = text.find(word, position)
+        if start >= 0:
+            heapq.heapreplace(found, (start, length, word))
+        else:
+            heapq.heappop(found)
+
+
+def _pieces(text: AnyStr, shown: Mapping[AnyStr, AnyStr]) -> Iterator[AnyStr]:
+    position = 0
+    for start, word in _matches(text, shown):
+        yield text[position:start]
+        yield shown[word]
+        position = start + len(word)
+    yield text[position:]
 
 
 def _encode(text: str) -> bytes:

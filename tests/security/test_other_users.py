@@ -187,7 +187,8 @@ def test_names_differ() -> None:
 PLANT_LOG = {
     "link": "os.symlink(sys.argv[2], sys.argv[1])",
     "link to nothing": "os.symlink(sys.argv[2] + '-to-be', sys.argv[1])",
-    "file": "os.close(os.open(sys.argv[1], os.O_CREAT, 0o666)); os.chmod(sys.argv[1], 0o666)",
+    "second name": "os.close(os.open(sys.argv[1], os.O_CREAT, 0o666)); os.chmod(sys.argv[1], 0o666); "
+    "os.link(sys.argv[1], sys.argv[1] + '.2')",
     "fifo": "os.mkfifo(sys.argv[1]); os.chmod(sys.argv[1], 0o666); fd = os.open(sys.argv[1], os.O_RDWR)",
 }
 
@@ -215,7 +216,7 @@ def test_a_log_is_written_nowhere_that_somebody_else_leads_to(
         with pytest.raises(LaunchError, match=r"denied|somebody else may have put it"):
             vm.launch()
         assert (shared / log).lstat().st_uid == UID
-        if how == "file":
+        if how == "second name":
             assert (shared / log).read_bytes() == b""
     assert precious.read_text() == "precious"
     assert list(tmp_path.iterdir()) == [precious]
@@ -233,6 +234,46 @@ def test_nor_is_that_of_the_drop_in(qemu: str, shared: Path, how: str, tmp_path:
     ):
         vm.launch()
     assert precious.read_text() == "precious"
+
+
+A_FILE = """
+with open(sys.argv[1], 'w') as file:
+    file.write('theirs')
+os.chmod(sys.argv[1], 0o666)
+"""
+
+
+@needs_another_user
+def test_a_file_of_somebody_else_is_not_written_to(shared: Path) -> None:
+    """They could read it, or have it open. An earlier log is no reason to fail, where it can be removed."""
+    log = shared / "vm.log"
+    assert try_to(A_FILE, log) == ""
+    with log.open() as theirs:
+        if shared.stat().st_mode & stat.S_ISVTX:
+            with pytest.raises(PermissionError):
+                open_for_log(str(log))
+        else:
+            fd = open_for_log(str(log))
+            os.write(fd, b"ours")
+            os.close(fd)
+            assert log.read_text() == "ours"
+            assert log.stat().st_uid == os.geteuid()
+        assert theirs.read() == "theirs"
+
+
+@needs_another_user
+def test_a_file_server_may_make_files_another_users(shared: Path) -> None:
+    """Those of root, mostly (exports(5), `root_squash`); setfsuid(2) has the same effect."""
+    os.chown(shared, 1000, 1000)
+    makes = f"""
+import ctypes, os, sys
+from vmfsm import open_for_log
+before = ctypes.CDLL(None).setfsuid({UID})
+os.write(open_for_log(sys.argv[1]), b"said")
+"""
+    subprocess.run([sys.executable, "-c", makes, shared / "vm.log"], check=True, timeout=60)
+    assert (shared / "vm.log").stat().st_uid == UID
+    assert (shared / "vm.log").read_text() == "said"
 
 
 def test_a_second_name_of_a_file_is_refused(shared: Path, tmp_path: Path) -> None:
@@ -298,11 +339,12 @@ def test_a_monitor_that_is_not_qemus_is_not_talked_to(qemu: str, shared: Path) -
 
 
 @needs_another_user
-def test_qemu_may_be_run_as_another_user(qemu: str) -> None:
-    """By a wrapper (setpriv(1)): it is QEMU nevertheless."""
+@pytest.mark.parametrize("session", [[], ["setsid", "--wait"]], ids=["same session", "other session"])
+def test_qemu_may_be_run_as_another_user(qemu: str, session: list[str]) -> None:
+    """By a wrapper (setpriv(1), su(1) with a session of its own): it is QEMU nevertheless."""
     if try_to("os.open(sys.argv[1], os.O_RDONLY)", find_binary(qemu, os.environ["PATH"])):
         pytest.skip("another user may not execute this QEMU")
-    wrapper = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
+    wrapper = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", *session]
     with Machine(qemu, NOTHING, wrapper=wrapper, cwd="/") as vm:
         vm.launch()
         assert os.stat(f"/proc/{vm.pid}").st_uid == UID
@@ -338,8 +380,10 @@ def test_who_is_another_user(tmp_path: Path) -> None:
             connection.connect(path)
             with pytest.raises(PermissionError, match="of user 65534"):
                 check_peer(connection)
-            with pytest.raises(PermissionError, match="of user 65534"):
-                check_peer(connection, pid=os.getppid())
+            with subprocess.Popen(["sleep", "1000"], start_new_session=True) as other:
+                with pytest.raises(PermissionError, match="of user 65534"):
+                    check_peer(connection, pid=other.pid)
+                other.kill()
             check_peer(connection, pid=os.getsid(0))
 
 

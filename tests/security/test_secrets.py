@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from qemu.qmp import ExecuteError
 from vmfsm_plugins.qmp import QMPCommandError
 
 from tests.conftest import MakeMachine
+from tests.waiting import until
 from vmfsm import (
     ConfigError,
     LaunchError,
@@ -23,6 +25,8 @@ from vmfsm import (
     Machine,
     PluginError,
     Secrets,
+    State,
+    Verdict,
     VMError,
     format_timeline,
     hookimpl,
@@ -55,6 +59,13 @@ SECRET = "Tr0ub4dor&3-marker"
         ("file=https://me:hunter2@host/x,format=raw", "file=https://me:***@host/x,format=raw"),
         ("--password=hunter2", "--password=***"),
         ("pwd=hunter2,mode=aes-cbc", "pwd=***,mode=aes-cbc"),
+        (
+            'file=json:{"driver":"https",,"password":"a,,b"},if=none',
+            'file=json:{"driver": "https",, "password": "***"},if=none',
+        ),
+        ('json:{"url":"https://me:hunter2@host"}', 'json:{"url": "https://me:***@host"}'),
+        ('json:{"driver":"raw"}', 'json:{"driver":"raw"}'),
+        ('file=json:{"driver":"raw",,"size":1}', 'file=json:{"driver":"raw",,"size":1}'),
         ("data=x", "data=x"),
         ("name=opt/x,string=hunter2", "name=opt/x,string=hunter2"),
         ("virtio-net,mac=52:54:00:12:34:56", "virtio-net,mac=52:54:00:12:34:56"),
@@ -79,6 +90,7 @@ def test_what_is_a_secret_by_its_form(word: str, shown: str) -> None:
         ),
         ({"command-line": "info status"}, {"command-line": "info status"}),
         ({"password": True, "path": ["x"]}, {"password": True, "path": ["x"]}),
+        ({"url": "https://me:x@host", "more": ["me:x"]}, {"url": "https://me:***@host", "more": ["me:x"]}),
     ],
 )
 def test_what_is_one_in_a_command(message: dict[str, Any], shown: dict[str, Any]) -> None:
@@ -107,6 +119,36 @@ def test_the_longest_is_hidden_first() -> None:
     assert secrets.redact_all({"a": ["secret", ("secret", 1)]}) == {"a": ["***", ("***", 1)]}
 
 
+def test_a_verdict_is_a_tuple_too() -> None:
+    secrets = Secrets()
+    secrets.add(SECRET)
+    verdict = Verdict("panic", "console", {"message": f"with {SECRET}"})
+    assert secrets.redact_all((verdict,)) == (Verdict("panic", "console", {"message": "with ***"}),)
+
+
+def test_thousands_of_secrets() -> None:
+    """Of a machine whose password is changed all the time: each record looks for all of them."""
+    secrets = Secrets()
+    before = time.thread_time()
+    for number in range(1000):
+        secrets.learn_message(b'{"execute":"set_password","arguments":{"password":"no-%d-of-many"}}' % number)
+        assert secrets.redact(f"no-{number}-of-many no-{number}-of-any") == f"*** no-{number}-of-any"
+    assert time.thread_time() - before < 10, "to compile a pattern for each takes ten times that"
+
+
+@pytest.mark.parametrize("piece", [b"x", b"0123456789" * 10], ids=["other", "like it"])
+def test_a_long_secret_and_a_flood(piece: bytes) -> None:
+    """A key of a hundred kilobytes is looked for in time that is linear."""
+    secrets = Secrets()
+    secrets.add("0123456789" * 10 + "".join(map(str, range(20_000))))
+    filter, before, count = secrets.filter(), time.thread_time(), 0  # noqa: A001
+    flood = piece * (65536 // len(piece))
+    for _ in range(16):
+        count += len(filter.feed(flood))
+    assert count + len(filter.finish()) == 16 * len(flood)
+    assert time.thread_time() - before < 5
+
+
 @pytest.mark.parametrize(
     "text", ["xabacabay", "abacab", "abacaba", "abacabacabad", "abacababacaba", "aabacabab"]
 )
@@ -128,6 +170,16 @@ def test_a_line_that_is_over_is_not_held_back() -> None:
     secrets = Secrets()
     secrets.add(SECRET)
     assert secrets.filter().feed(b"QEMU says T\n") == b"QEMU says T\n"
+
+
+def test_what_only_looks_like_one_is_held_back_for_a_moment_only(qemu: str) -> None:
+    """Somebody may wait for just that, while QEMU waits for them."""
+    says = ["sh", "-c", 'printf "Which disk? d"; exec "$@"', "sh"]
+    with Machine(qemu, NOTHING, wrapper=says) as vm:
+        vm.secrets.add("disk-passphrase")
+        vm.launch()
+        until(lambda: vm.log.text == "Which disk? d")
+        assert vm.state is State.RUNNING
 
 
 class Seen:

@@ -1,5 +1,6 @@
 """All that becomes of what QEMU writes to one descriptor."""
 
+import asyncio
 from collections.abc import Callable
 
 from vmfsm import Secrets
@@ -8,6 +9,9 @@ from .buffer import Buffer
 from .drain import MOST, Drain, News, Records
 from .logfile import LogFile
 from .subscribers import Subscribers
+
+_PATIENCE = 1.0
+"""Seconds for the rest of what may be a secret: after that somebody may wait for what looks like one."""
 
 
 class Intake:
@@ -40,16 +44,26 @@ class Intake:
         self._records = Records(record)
         self._subscribers: Subscribers | None = subscribers
         self._filter = None if secrets is None else secrets.filter()
+        self._letting_go: asyncio.TimerHandle | None = None
         self._drain = Drain(fd, self._filtered, self._end, most)
 
     def _filtered(self, data: bytes) -> None:
         if self._filter is not None:
+            self._keep_holding()
             data = self._filter.feed(data)
+            if self._filter.holds:
+                self._letting_go = asyncio.get_running_loop().call_later(_PATIENCE, self._feed_held)
         if data:
             self._feed(data)
 
+    def _keep_holding(self) -> None:
+        if self._letting_go is not None:
+            self._letting_go.cancel()
+            self._letting_go = None
+
     def _feed_held(self) -> None:
         """What the filter holds back, since it may be the beginning of a secret, is none."""
+        self._keep_holding()
         data = b"" if self._filter is None else self._filter.finish()
         if data:
             self._feed(data)
@@ -89,4 +103,5 @@ class Intake:
     def close(self) -> None:
         """Nothing comes any more; what came stays readable."""
         self._drain.close()
+        self._keep_holding()
         self.file.close()

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from vmfsm import Machine, VMError
 
@@ -18,6 +19,10 @@ pytest_plugins = [
     "tests.posing",
     "vmfsm.testing.pytest_leakcheck",
 ]
+
+# A busy machine is no failure; what may not take long is asserted where it is.
+settings.register_profile("vmfsm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("vmfsm")
 
 BUILT_IN = ("console", "fdpass", "logs", "migration", "qmp", "snapshots", "verdicts")
 

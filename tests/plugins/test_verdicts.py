@@ -322,6 +322,7 @@ def test_the_machine_fails(make: Make, options: dict[str, object], line: str) ->
     """Also where the guest ends QEMU for it, and well."""
     vm = make(**options)
     waiting = InThread(vm.wait, LIMIT)
+    until_waited_for(vm)
     vm.console.sendline(line)
     error = waiting.join().error
     assert isinstance(error, GuestPanicked)
@@ -522,6 +523,7 @@ def test_a_dump_before_anything_follows(make: Make, tmp_path: Path, action: str)
 def test_a_dump_that_cannot_be_had(make: Make, tmp_path: Path, on: Any, timeout: float, words: str) -> None:
     vm = make(dump=tmp_path, dump_timeout=timeout, on=on)
     waiting = InThread(vm.wait, LIMIT)
+    until_waited_for(vm)
     vm.console.sendline("panic")
     error = waiting.join().error
     assert isinstance(error, GuestPanicked)
@@ -534,6 +536,7 @@ def test_a_dump_that_cannot_be_had(make: Make, tmp_path: Path, on: Any, timeout:
 def test_a_dump_of_a_qemu_that_has_ended(make: Make, tmp_path: Path) -> None:
     vm = make(dump=tmp_path, on=DUMPED)
     waiting = InThread(vm.wait, LIMIT)
+    until_waited_for(vm)
     vm.console.sendline("last words")
     error = waiting.join().error
     assert isinstance(error, GuestPanicked)

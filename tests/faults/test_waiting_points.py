@@ -39,7 +39,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "waiting.md").read_text(encoding="u
 MODULES = {"qemu_img": qemu_img, "registry": registry, "testing": testing}
 NEVER_WAIT = {
     "Machine": "__enter__ command console consoles evidence exit_status fds history log migration name pid"
-    " plugin qmp reason run_state since snapshots state timeline verdicts",
+    " plugin qmp reason run_state secrets since snapshots state timeline verdicts",
     "console": "aio closed data lines lost mark path read since text",
     "fds": "aio",
     "log": "path tail text",
@@ -52,16 +52,18 @@ NEVER_WAIT = {
 """By owner, what is over at once, whatever is held up."""
 NEITHER = {
     "Machine": "record report",
-    "": "check_fd check_path escape format_timeline printable",
+    "": "check_fd check_path check_peer escape format_timeline open_for_log printable",
     "Companion": "output pid",
     "Deadline": "as_timeout expired leaving pause remaining resume",
     "FakeQEMU": "__enter__ binary pids",
+    "Secrets": "add",
     "LaunchPlan": "adopt companion defer give log_path on_evidence on_exit on_quit pass_fd",
 }
 """The same; of what is made before there is a machine, or for plugins."""
 INTERNAL = {
     "Companion": "awaited close_given end has_ended spawn title until_ready",
     "LaunchPlan": "close_given",
+    "Secrets": "filter learn_command learn_message redact redact_all",
     "console": "last_lines open",
 }
 """For the framework and the plugin itself."""

@@ -51,6 +51,8 @@ class Tally:
         self.trouble: collections.Counter[str] = collections.Counter()
         self.overlapping = 0
         """Calls during which another one was made on the same machine."""
+        self.latest = 0.0
+        """Seconds by which a call was over its timeout, at most."""
 
     def step(self, rule: str) -> None:
         self.steps += 1
@@ -60,6 +62,8 @@ class Tally:
         came = "returned" if call.error is None else type(call.error).__name__
         self.outcomes[call.operation][came] += 1
         self.overlapping += bool(call.others)
+        if call.timeout is not None:
+            self.latest = max(self.latest, call.end - call.begin - call.timeout)
 
     def machine(self, subject: Subject) -> None:
         had_run = False
@@ -96,6 +100,7 @@ class Tally:
         calls = sum(self.exceptions.values())
         yield f"{self.walks} walks, {self.steps} steps, {self.launches} launches, {calls} calls,"
         yield f"{self.overlapping} of these while another one was made on the same machine"
+        yield f"the latest call ended {self.latest:.2f} s after its deadline"
         for title, counted in (
             ("steps", self.rules),
             ("states", self.states),

@@ -124,8 +124,9 @@ class VMError(Exception):
         return self
 
     def _note_lines(self, title: str, text: str, most: int = 12) -> None:
-        lines = printable(text).rstrip("\n").split("\n")[-most:]
-        self.add_note("\n".join([f"{title}:", *(f"  | {cut(line, _LONGEST_LINE)}" for line in lines)]))
+        lines = text.replace("\r\n", "\n").rstrip("\n").split("\n")[-most:]
+        shown = (cut(printable(line[: _LONGEST_LINE + 1]), _LONGEST_LINE) for line in lines)
+        self.add_note("\n".join([f"{title}:", *(f"  | {line}" for line in shown)]))
 
     def add_errors(self, errors: Iterable[BaseException]) -> Self:
         """Add what else went wrong, to `errors` and to the notes."""
@@ -138,7 +139,7 @@ class VMError(Exception):
 def describe(error: BaseException) -> str:
     """`error` in one line: its type and what it says."""
     try:
-        text = printable(str(error)).split("\n", 1)[0]
+        text = printable(cut(str(error).replace("\r\n", "\n").partition("\n")[0], _LONGEST_MESSAGE))
     except Exception:  # noqa: BLE001 - a broken `__str__` must not hide the error
         text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

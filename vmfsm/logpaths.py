@@ -13,6 +13,8 @@ _used: dict[str, int] = {}
 """The paths that were given out, and up to which number they were counted on. What is numbered has no entry
 of its own: a machine may be launched any number of times."""
 _lock = threading.Lock()
+_MOST_LINKS = 40
+"""As Linux follows (path_resolution(7))."""
 
 
 def unused(path: str) -> str:
@@ -56,6 +58,10 @@ def open_for_log(path: str) -> int:
 
     :raises OSError: as the system says; `PermissionError` where it was planted.
     """
+    return _open(path, _MOST_LINKS)
+
+
+def _open(path: str, links: int) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
         directory = os.stat(os.path.dirname(path) or ".")
@@ -72,11 +78,12 @@ def open_for_log(path: str) -> int:
     try:
         fd = os.open(path, flags | os.O_NOFOLLOW, 0o664)
     except OSError as error:
-        if error.errno != errno.ELOOP:
+        if error.errno != errno.ELOOP or not links:
             raise
         if os.lstat(path).st_uid not in may_have_made_it:
             raise _planted(path) from None
-        return os.open(path, flags | os.O_TRUNC, 0o664)
+        # Where that leads somebody may have put something, too.
+        return _open(os.path.join(os.path.dirname(path), os.readlink(path)), links - 1)
     try:
         found = os.fstat(fd)
         if found.st_nlink > 1:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import time
 import traceback
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -85,7 +86,17 @@ def test_every_error(kind: type[VMError]) -> None:
 def test_a_flood_in_an_error_is_bounded() -> None:
     error = VMError("x" * 50_000_000)
     error.attach(Evidence("y" * 1_000_000, "z" * 1_000_000, ({"event": "e" * 1_000_000},)))
-    assert len(shown_of(error)) < 30_000
+    error.add_errors([ValueError("x" * 1_000_000)])
+    assert len(shown_of(error)) < 40_000
+
+
+def test_long_lines_cost_no_time() -> None:
+    """Of evidence nothing is made visible but what is shown: character by character takes long."""
+    text = "\x1b" * 20_000_000
+    before = time.thread_time()
+    error = VMError("lost").attach(Evidence(text, text))
+    assert time.thread_time() - before < 2
+    assert is_harmless(shown_of(error))
 
 
 def test_errors_of_the_drop_in() -> None:

@@ -236,6 +236,24 @@ def test_nor_is_that_of_the_drop_in(qemu: str, shared: Path, how: str, tmp_path:
     assert precious.read_text() == "precious"
 
 
+@needs_another_user
+def test_where_ones_own_link_leads_is_looked_at_too(shared: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (shared / "vm.log").symlink_to("run-1.log")
+    assert try_to("os.symlink(sys.argv[2], sys.argv[1])", shared / "run-1.log", precious) == ""
+    with pytest.raises(PermissionError):
+        open_for_log(str(shared / "vm.log"))
+    assert precious.read_text() == "precious"
+
+
+def test_links_in_a_circle(shared: Path) -> None:
+    (shared / "vm.log").symlink_to("other.log")
+    (shared / "other.log").symlink_to("vm.log")
+    with pytest.raises(OSError, match="symbolic links"):
+        open_for_log(str(shared / "vm.log"))
+
+
 A_FILE = """
 with open(sys.argv[1], 'w') as file:
     file.write('theirs')

@@ -51,7 +51,7 @@ class LaunchPlan:
         self.sockets: list[str] = []
         """Unix sockets outside of `directory`: removed for this process, too, should it be killed."""
         self.directories: list[str] = []
-        """Directories beside `directory`: removed likewise, with all that is in them."""
+        """Directories beside `directory` (0700, this user's): removed likewise, with all that is in them."""
         self.companions: list[Companion] = []
         self.spent = False
         """The command line is composed, or the launch has failed: what is added now comes too late."""

@@ -213,14 +213,31 @@ def _remove(file: str, entries: list[Entry]) -> None:
     for entry in entries:
         for path in entry.sockets:
             with contextlib.suppress(OSError):
-                if stat.S_ISSOCK(os.lstat(path).st_mode):
+                if os.path.isabs(path) and stat.S_ISSOCK(os.lstat(path).st_mode):
                     os.unlink(path)
         for path in entry.directories:
-            shutil.rmtree(path, ignore_errors=True)
-        if os.path.basename(entry.directory).startswith("vmfsm-"):
+            if _is_private(path):
+                shutil.rmtree(path, ignore_errors=True)
+        if os.path.isabs(entry.directory) and os.path.basename(entry.directory).startswith("vmfsm-"):
             shutil.rmtree(entry.directory, ignore_errors=True)
     _unlink(file + _NEW)
     _unlink(file)
+
+
+def _is_private(path: str) -> bool:
+    """Whether it may be a machine's: a directory that is this user's alone, and not their home around it."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    home = os.path.realpath(os.path.expanduser("~"))
+    return (
+        os.path.isabs(path)
+        and stat.S_ISDIR(found.st_mode)
+        and found.st_uid == os.geteuid()
+        and not found.st_mode & 0o077
+        and os.path.commonpath([home, os.path.realpath(path)]) != os.path.realpath(path)
+    )
 
 
 def _unlink(file: str) -> None:
@@ -398,12 +415,15 @@ def _content(file: str) -> bytes:
 def _entry(fields: dict[str, Any], file: str) -> Entry:
     """:raises ValueError, KeyError, TypeError: for what is none."""
     pid, start_time, command = fields.pop("harness")
+    companions, sockets, directories = map(fields.pop, ("companions", "sockets", "directories"))
+    if not all(isinstance(several, list) for several in (command, companions, sockets, directories)):
+        raise TypeError  # a path, taken for several, would begin with the one of all directories
     entry = Entry(
         Status.FOREIGN,
         harness=Harness(pid, start_time, tuple(command)),
-        companions=tuple((pid, start_time) for pid, start_time in fields.pop("companions")),
-        sockets=tuple(fields.pop("sockets")),
-        directories=tuple(fields.pop("directories")),
+        companions=tuple((pid, start_time) for pid, start_time in companions),
+        sockets=tuple(sockets),
+        directories=tuple(directories),
         file=file,
         **fields,
     )
@@ -414,7 +434,7 @@ def _entry(fields: dict[str, Any], file: str) -> Entry:
     if not (
         all(type(number) is int for number in numbers)
         and all(isinstance(text, str) for text in texts + paths)
-        and not any("\0" in path for path in paths)
+        and not any(b"\0" in os.fsencode(path) for path in paths)  # which raises for half a character
         and isinstance(entry.since, int | float)
         and 0 <= entry.since < math.inf
     ):

@@ -1,6 +1,7 @@
 """The registry's files, whatever is in them and whatever they are: nothing that is not theirs is touched."""
 
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from tests.fuzz.effort import tries
 from tests.fuzz.hostile import encode, mutate, mutations, raw, texts, values
 from vmfsm import proc, registry
-from vmfsm.registry import Entry
+from vmfsm.registry import Entry, Status
 
 LONGEST = 20.0
 """Seconds that a look at a registry may take on a busy machine; one that hangs takes for ever."""
@@ -44,7 +45,9 @@ def entry(**changes: Any) -> dict[str, Any]:
 
 
 FIELDS = tuple(entry())
-ids = st.one_of(values, st.sampled_from([os.getpid(), os.getppid(), -1, 0, 2**22 + 2]))
+WITNESS = 2**22 + 7
+"""Stands for the pid of the process that nothing may touch."""
+ids = st.one_of(values, st.sampled_from([os.getpid(), os.getppid(), WITNESS, -1, 0, 2**22 + 2]))
 wrong = st.dictionaries(
     st.one_of(st.sampled_from(FIELDS), texts),
     st.one_of(values, ids, st.lists(ids), st.sampled_from(["@kept", "@vmfsm-link"])),
@@ -79,6 +82,9 @@ names = st.one_of(
 )
 
 
+_rmtree = shutil.rmtree
+
+
 class Witnesses:
     """A registry, and beside it what is nobody's of it: files, and a process."""
 
@@ -98,7 +104,13 @@ class Witnesses:
 
     def content(self, content: bytes) -> bytes:
         """With the names of what is to be kept in the places for them."""
-        return content.replace(b"@", os.fsencode(self.directory) + b"/")
+        content = content.replace(b"@", os.fsencode(self.directory) + b"/")
+        return content.replace(b"%d" % WITNESS, b"%d" % self.process.pid)
+
+    def remove(self, path: str, *, ignore_errors: bool) -> None:
+        """For `shutil.rmtree`: what is to be removed is nothing but a registry's, whatever is tried."""
+        assert Path(path).parent == self.directory or not os.path.lexists(path), path
+        _rmtree(path, ignore_errors=ignore_errors)
 
     def check(self) -> tuple[list[Entry], list[Entry]]:
         """What both calls return; they end, raise nothing, and leave all else alone."""
@@ -116,6 +128,7 @@ def witnesses() -> Iterator[Witnesses]:
         patch.setenv("XDG_RUNTIME_DIR", directory)
         patch.setattr(registry, "_PAUSE", 0.001)
         kept = Witnesses(Path(directory))
+        patch.setattr(shutil, "rmtree", kept.remove)  # a mistake found here is not to cost the whole disk
         try:
             yield kept
         finally:
@@ -194,11 +207,76 @@ def test_whatever_its_files_are(kind: str, suffix: str) -> None:
         assert not (kept.registry / dead_name("1")).exists()
 
 
-@pytest.mark.parametrize("field", ["directory", "sockets"])
-@pytest.mark.parametrize("path", ["@kept", "@vmfsm-link", "@kept/file", "/", "", ".", "..", "/proc/self"])
-def test_paths_that_are_none_of_its(field: str, path: str) -> None:
+@pytest.mark.parametrize("field", ["directory", "directories", "sockets"])
+@pytest.mark.parametrize(
+    "path",
+    ["@kept", "@vmfsm-link", "@kept/file", "/", "", ".", "..", "/proc/self", "vmfsm-here", "/vmfsm-\ud800"],
+)
+def test_paths_that_are_none_of_its(
+    field: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A private directory has a name of a certain kind and is no link; a socket is a socket."""
+    (tmp_path / "vmfsm-here").mkdir()
+    monkeypatch.chdir(tmp_path)
     with witnesses() as kept:
         line = encode(entry(**{field: path if field == "directory" else [path]}))
         (kept.registry / dead_name()).write_bytes(kept.content(line))
         kept.check()
+    assert (tmp_path / "vmfsm-here").exists()
+
+
+@pytest.mark.parametrize("path", ["/tmp/vm", "../..", {"/": 1}])
+@pytest.mark.parametrize("field", ["directories", "sockets"])
+def test_a_path_is_not_several(field: str, path: object) -> None:
+    """As a sequence it has `/` in it."""
+    with witnesses() as kept:
+        (kept.registry / dead_name()).write_bytes(encode(entry(**{field: path})))
+        assert kept.check() == ([], [])
+
+
+def test_the_home_is_no_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "users" / "me"
+    home.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    with witnesses() as kept:
+        private = kept.directory / "machine"
+        paths = [tmp_path, tmp_path / "users", home, private]
+        for path in paths:
+            path.mkdir(exist_ok=True)
+            path.chmod(0o700)
+        (kept.registry / dead_name()).write_bytes(encode(entry(directories=list(map(str, paths)))))
+        kept.check()
+        assert home.exists()
+        assert not private.exists(), "it is one that a plugin has named"
+
+
+@pytest.mark.parametrize("field", ["pid", "companions", "harness"])
+def test_a_pid_is_not_enough(field: str) -> None:
+    """The process that has it now is another one."""
+    with witnesses() as kept:
+        pid = kept.process.pid
+        fields: dict[str, dict[str, Any]] = {
+            "pid": {"pid": pid, "start_time": 3},
+            "companions": {"companions": [[pid, 3]]},
+            "harness": {"harness": [pid, 3, ["python"]]},
+        }
+        name = dead_name().replace(f"_{2**22 + 1}_", f"_{pid}_")
+        (kept.registry / name).write_bytes(encode(entry(**fields[field])))
+        (listed,), (swept,) = kept.check()
+        assert listed.status is swept.status is Status.STALE
+        assert os.listdir(kept.registry) == []
+
+
+def test_a_program_that_lives_has_its_files_still() -> None:
+    with witnesses() as kept:
+        one = proc.identify(kept.process.pid)
+        assert one is not None
+        private = kept.directory / "vmfsm-theirs"
+        private.mkdir()
+        name = dead_name().replace(f"_{2**22 + 1}_1_", f"_{one.pid}_{one.start_time}_")
+        line = encode(entry(harness=[one.pid, one.start_time, ["sleep"]], directory=str(private)))
+        (kept.registry / name).write_bytes(line)
+        (listed,), swept = kept.check()
+        assert (listed.status, swept) == (Status.LIVE, [])
+        assert private.exists()
+        assert os.listdir(kept.registry) == [name]

@@ -372,5 +372,8 @@ def test_the_drop_in(qemu: str, caplog: pytest.LogCaptureFixture) -> None:
         with pytest.raises(ExecuteError) as refused:
             vm.command("object-add", qom_type="secret", id="s", data=SECRET)
         assert SECRET not in shown_of(refused.value)
+        assert vm.cmd("qom-get", path="/objects/s", property="data") == SECRET, "who asks for it is told"
+        vm.qmp("qom-set", {"path": "/machine", "property": "none", "value": SECRET})
     assert '"data":"***"' in caplog.text
+    assert "<-- {'return': '***'}" in caplog.text
     assert SECRET not in caplog.text

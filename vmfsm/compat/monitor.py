@@ -192,7 +192,8 @@ class Monitor:
     def _exchange(self, request: Request) -> dict[str, Any]:
         fd = self._fd if request.command in _TAKES_FD else None
         limit = min(Deadline(self._timeout), self._limit, key=_left)
-        self._log.debug("--> %s", redact_message(request.data))
+        if self._log.isEnabledFor(logging.DEBUG):
+            self._log.debug("--> %s", self.plugin.without_secrets(redact_message(request.data)))
         try:
             reply = self.plugin.exchange(request, fd=fd, timeout=limit.as_timeout())
         except MachineTimeout as late:
@@ -204,7 +205,8 @@ class Monitor:
         finally:
             if fd is not None:
                 self._drop_fd()
-        self._log.debug("<-- %s", reply)
+        if self._log.isEnabledFor(logging.DEBUG):
+            self._log.debug("<-- %s", self.plugin.without_secrets(reply))
         self.quit_seen |= request.command == "quit" and "return" in reply
         return reply
 

@@ -51,6 +51,10 @@ class HandedQMP(QMP):
         """As `execute_raw` and `execute_with_fd`, for a command that is made already: the whole reply."""
         return self._run(lambda session: session.execute_raw(request, fd), timeout, request.operation)
 
+    def without_secrets(self, value: Any) -> Any:
+        """A text, or JSON, as it may be shown."""
+        return value if self._machine is None else self._machine.secrets.redact_all(value)
+
     def next_event(self, wanted: Wanted | None, timeout: float | None) -> Event:
         """Wait for the first event that is wanted and that nobody was given yet, whatever the guest does.
 

@@ -6,10 +6,12 @@ import pkgutil
 import re
 import warnings
 from typing import Any
+from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
 from vmfsm_plugins.console.expect import Cursor, Search
+from vmfsm_plugins.streams import buffer as buffers
 from vmfsm_plugins.streams.buffer import Buffer
 
 from tests.fuzz.effort import tries
@@ -44,6 +46,10 @@ escapes = st.sampled_from(
 streams = st.lists(st.one_of(characters, escapes), max_size=12).map(b"".join)
 
 
+joined = st.sampled_from([0, 7, 16 * 1024])
+"""Up to how many bytes are joined to one chunk: of so few, all of a stream would be one."""
+
+
 def decoded(data: bytes, encoding: str) -> str:
     decoder = codecs.getincrementaldecoder(encoding)("replace")
     return decoder.decode(data) + decoder.decode(b"", True)
@@ -60,17 +66,20 @@ def test_text_is_the_same_however_it_is_cut(data: bytes, sizes: list[int], encod
 
 
 @tries(80)
-@given(streams, sizes, st.sampled_from(ENCODINGS), st.integers(1, 40))
-def test_marks_lead_back_to_their_places(data: bytes, sizes: list[int], encoding: str, limit: int) -> None:
+@given(streams, sizes, st.sampled_from(ENCODINGS), st.integers(1, 40), joined)
+def test_marks_lead_back_to_their_places(
+    data: bytes, sizes: list[int], encoding: str, limit: int, joined: int
+) -> None:
     buffer = Buffer(limit, encoding, "replace")
     marks = [(buffer.end, 0)]
     text = ""
-    for piece in split(data, sizes):
-        text += buffer.append(piece)
-        marks.append((buffer.end, len(text)))
-        view = buffer.view()
-        assert view.end.byte - view.start.byte <= limit
-        assert text.endswith(view.text())
+    with mock.patch.object(buffers, "_SMALL", joined):
+        for piece in split(data, sizes):
+            text += buffer.append(piece)
+            marks.append((buffer.end, len(text)))
+            view = buffer.view()
+            assert view.end.byte - view.start.byte == min(limit, view.end.byte)
+            assert text.endswith(view.text())
     text += buffer.finish()
     view = buffer.view()
     for mark, chars in marks:
@@ -87,14 +96,17 @@ def test_marks_lead_back_to_their_places(data: bytes, sizes: list[int], encoding
 
 
 @tries(80)
-@given(streams, sizes, st.lists(st.integers(0, 5), max_size=6))
-def test_reading_gives_everything_once(data: bytes, sizes: list[int], portions: list[int]) -> None:
+@given(streams, sizes, st.lists(st.integers(0, 5), max_size=6), joined)
+def test_reading_gives_everything_once(
+    data: bytes, sizes: list[int], portions: list[int], joined: int
+) -> None:
     buffer = Buffer(PLENTY, "utf-8", "replace")
     cursor = Cursor(buffer, lambda skipped: None)
     read = ""
-    for number, piece in enumerate(split(data, sizes)):
-        buffer.append(piece)
-        read += cursor.take(portions[number % len(portions)] if portions else -1)
+    with mock.patch.object(buffers, "_SMALL", joined):
+        for number, piece in enumerate(split(data, sizes)):
+            buffer.append(piece)
+            read += cursor.take(portions[number % len(portions)] if portions else -1)
     buffer.finish()
     assert read + cursor.take() == decoded(data, "utf-8")
     assert cursor.unread == cursor.lost == 0
@@ -104,9 +116,9 @@ needles = st.sampled_from([b"login: ", b"\x1b[2J", b"#", "ä€".encode(), b"\0"
 
 
 @tries(80)
-@given(streams, needles, streams, sizes, st.booleans())
+@given(streams, needles, streams, sizes, st.booleans(), joined)
 def test_expect_finds_what_is_there_however_it_is_cut(
-    before: bytes, needle: bytes, behind: bytes, sizes: list[int], as_bytes: bool
+    before: bytes, needle: bytes, behind: bytes, sizes: list[int], as_bytes: bool, joined: int
 ) -> None:
     data = before + needle + behind
     pattern = re.escape(needle) if as_bytes else re.escape(needle.decode())
@@ -117,9 +129,10 @@ def test_expect_finds_what_is_there_however_it_is_cut(
     cursor = Cursor(buffer, lambda skipped: None)
     search = Search([b"never\xff" if as_bytes else "never\x01", pattern])
     found = None
-    for piece in split(data, sizes):
-        buffer.append(piece)
-        found = found or cursor.find(search)
+    with mock.patch.object(buffers, "_SMALL", joined):
+        for piece in split(data, sizes):
+            buffer.append(piece)
+            found = found or cursor.find(search)
     assert found is not None
     at = haystack.index(needle if as_bytes else needle.decode())
     assert (found.index, found.before) == (1, haystack[:at])

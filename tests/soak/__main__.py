@@ -6,6 +6,7 @@ The exit status is 1 where something has grown, or was lost, or has cost what it
 import argparse
 import os
 import random
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -35,21 +36,33 @@ _EXACT = "glibc.malloc.tcache_count=0"
 
 def main() -> int:
     options = _options()
-    if os.environ.pop("GLIBC_TUNABLES", None) != _EXACT:  # taken away, since no QEMU is to have it
-        os.execve(sys.executable, sys.orig_argv, os.environ | {"GLIBC_TUNABLES": _EXACT})
+    if os.environ.pop("GLIBC_TUNABLES", None) == _EXACT:  # taken away, since no QEMU is to have it
+        (name,) = options.names
+        return _run(name, options)
     about = facts()
     print("\n".join(f"{name + ':':<13} {value}" for name, value in about.items()))
     options.out.mkdir(parents=True, exist_ok=True)
-    met = True
-    for name in options.names or SCENARIOS:
-        print(f"\n{name} ...", flush=True)
-        outcome = SCENARIOS[name](Samples(options.out / f"{name}.csv"), options)
-        plot = svg(f"{name}, {about['date']}", outcome.rows, outcome.panels)
-        (options.out / f"{name}.svg").write_text(plot, encoding="utf-8")
-        print("\n".join([*map(str, outcome.criteria), *outcome.notes]))
-        met = met and all(criterion.met for criterion in outcome.criteria)
-    print(f"\n{'All criteria are met.' if met else 'NOT all criteria are met.'} Every sample: {options.out}")
-    return 0 if met else 1
+    met = [_in_own_process(name, options) for name in options.names or SCENARIOS]
+    verdict = "All criteria are met." if all(met) else "NOT all criteria are met."
+    print(f"\n{verdict} Every sample: {options.out}")
+    return 0 if all(met) else 1
+
+
+def _in_own_process(name: str, options: argparse.Namespace) -> bool:
+    """So that none has memory of another one's."""
+    print(f"\n{name} ...", flush=True)
+    values = vars(options).items()
+    arguments = [f"--{key.replace('_', '-')}={value}" for key, value in values if key != "names"]
+    command = [sys.executable, "-m", "tests.soak", name, *arguments]
+    return subprocess.run(command, env=os.environ | {"GLIBC_TUNABLES": _EXACT}, check=False).returncode == 0
+
+
+def _run(name: str, options: argparse.Namespace) -> int:
+    outcome = SCENARIOS[name](Samples(options.out / f"{name}.csv"), options)
+    plot = svg(f"{name}, {time.strftime('%Y-%m-%d')}", outcome.rows, outcome.panels)
+    (options.out / f"{name}.svg").write_text(plot, encoding="utf-8")
+    print("\n".join([*map(str, outcome.criteria), *outcome.notes]), flush=True)
+    return 0 if all(criterion.met for criterion in outcome.criteria) else 1
 
 
 def _options() -> argparse.Namespace:

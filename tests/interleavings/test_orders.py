@@ -20,7 +20,8 @@ CELLS = [
     for start in STARTS
     for one_by_one in (True, False)
     for calls in TRIPLES
-    if one_by_one or start == "running"  # held up where nothing lives, they can't meet
+    # Held up where nothing lives, nothing meets but launches.
+    if one_by_one or start == "running" or (start != "launching" and calls[:2] == ("launch", "launch"))
     if start not in {"configured", "stopped"} or "launch" in calls  # else there is nothing to be done
 ]
 FIRST = {

@@ -84,6 +84,9 @@ def test_marks_lead_back_to_their_places(
             view = buffer.view()
             assert view.end.byte - view.start.byte == min(limit, view.end.byte)
             assert text.endswith(view.text())
+    view = buffer.view()
+    for mark, _ in marks:
+        assert encoding not in _SEVERAL_BYTES or view.clamp(mark) != mark or view.at_byte(mark.byte) == mark
     text += buffer.finish()
     view = buffer.view()
     for mark, chars in marks:

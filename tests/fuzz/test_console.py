@@ -103,6 +103,17 @@ def test_marks_lead_back_to_their_places(
         assert view.at_byte(char.byte).char >= place.char, "it is the first byte that completes it"
 
 
+def test_a_place_behind_a_character_that_began_in_the_chunk_before() -> None:
+    buffer = Buffer(PLENTY, "utf-8", "replace")
+    with mock.patch.object(buffers, "_SMALL", 4):
+        buffer.append(b"aaaa\xe2")
+        buffer.append(b"\x82\xac")
+        mark = buffer.end
+        buffer.append(b"b")
+    assert len(buffer.view()._chunks) == 2
+    assert buffer.view().at_byte(mark.byte) == mark == (7, 5)
+
+
 @tries(80)
 @given(streams, sizes, st.lists(st.integers(0, 5), max_size=6), joined)
 def test_reading_gives_everything_once(

@@ -281,6 +281,9 @@ def judge(kind: str, call: Call) -> None:
     error, seconds = call.error, call.end - call.begin
     if call.timeout is not None:
         assert seconds <= call.timeout + GRACE + SLACK, f"it took too long: {call}"
+    if call.launches and call.launches[0].final is not None and not call.launches[0].was_over:
+        late = call.end - call.launches[0].final.at
+        assert late <= GRACE + SLACK, f"it went on for {late:.3f} s when all was over: {call}"
     if isinstance(error, Interrupt):
         _judge_interrupted(kind, call)
         return

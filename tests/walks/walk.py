@@ -44,6 +44,8 @@ HANDS = ("first", "second", "third")
 ENDINGS = tuple(name for name in LIFECYCLE if name != "launch")
 INTERRUPTED = {**LIFECYCLE, **{name: WAITS[name] for name in ("wait", "query-status", "expect", "reconnect")}}
 NOTICING = ("expect", "wait_event", "query-status", "send", "wait")
+UNTIL_THE_END = ("run(never)", "wait_any")
+"""What mostly ends by the end of QEMU: one thread waits for that."""
 MEDDLING = tuple(itertools.product(("meddler", "lingerer"), HOOKS, ("raise", "linger")))
 
 # Seconds. Patience is for where nothing is in the way: then the call must succeed.
@@ -280,7 +282,9 @@ class Walk(RuleBasedStateMachine):
         self._call("launch", LIFECYCLE["launch"], subject, timeout, where)
 
     def _wait(self, subject: Subject, name: str, timeout: float, where: str) -> None:
-        if where != MAIN and timeout == SHORT[-1]:
+        if where == HANDS[-1] and name in UNTIL_THE_END:
+            timeout = PATIENCE
+        elif where != MAIN and timeout == SHORT[-1]:
             if WAITS[name].kind == "command" and subject.is_quiet:
                 timeout = PATIENCE
             elif WAITS[name].kind == "console":

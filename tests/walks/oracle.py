@@ -112,7 +112,7 @@ def held_up(call: Call, error: BaseException) -> bool:
 
 def not_up(call: Call, error: BaseException) -> bool:
     """There was a moment at which no QEMU had got so far."""
-    return not call.launches or not call.launches[0].had_run or call.launches[-1].is_new
+    return not call.launches or not call.launches[0].was_up or call.launches[-1].is_new
 
 
 def never_launched(call: Call, error: BaseException) -> bool:

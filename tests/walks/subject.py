@@ -226,6 +226,7 @@ class Call:
                 seen.append(LaunchSeen(one.at, is_new=number >= len(self.before)))
             elif one.event is Event.LAUNCHED:
                 seen[-1].had_run = True
+                seen[-1].was_up = number < len(self.before)
             elif one.dest in FINAL:
                 seen[-1].final = one
                 seen[-1].was_over = number < len(self.before)
@@ -262,5 +263,7 @@ class LaunchSeen:
     at: float
     is_new: bool
     had_run: bool = False
+    was_up: bool = False
+    """It was when the call began."""
     final: Transition | None = None
     was_over: bool = False

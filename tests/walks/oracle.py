@@ -4,17 +4,20 @@ After the documentation: `docs/errors.md`, `docs/endings.md`, the docstrings. Wh
 from the history, so it does not matter which thread was first.
 """
 
+import contextlib
 import pickle
 from collections.abc import Callable, Mapping
 
 from vmfsm_plugins.qmp import QMPCommandError, QMPConnectionError
 
+from tests.waiting import until
 from tests.walks.operations import Own
 from tests.walks.subject import FINAL, HARMLESS, PROGRAMS, Call, LaunchSeen
 from vmfsm import (
     AbnormalExit,
     ConfigError,
     ConsoleClosed,
+    Event,
     GuestPanicked,
     LaunchError,
     Machine,
@@ -96,7 +99,7 @@ def had_ended(call: Call, error: BaseException) -> bool:
     """QEMU has, and if the call had time for it, the machine is in its final state, for that reason."""
     assert isinstance(error, MachineDied)
     if call.end - call.begin >= (call.timeout or 0) - ROUNDING:
-        return bool(call.states & {State.QUITTING, *FINAL}) or call.subject.vm.state is not State.RUNNING
+        return bool(call.states & FINAL) or _ends(call)
     return any(one.final is not None and one.final.reason is error.reason for one in call.launches)
 
 
@@ -124,11 +127,11 @@ def no_monitor(call: Call, error: BaseException) -> bool:
 
 
 def monitor_lost(call: Call, error: BaseException) -> bool:
-    return bool(call.troubles & LOSES_MONITOR) or State.QUITTING in call.states
+    return bool(call.troubles & LOSES_MONITOR) or _ends(call)
 
 
 def console_closed(call: Call, error: BaseException) -> bool:
-    return "x-close-console" in call.troubles or State.QUITTING in call.states
+    return "x-close-console" in call.troubles or _ends(call)
 
 
 def panicked(call: Call, error: BaseException) -> bool:
@@ -156,7 +159,7 @@ def not_known(call: Call, error: BaseException) -> bool:
 
 
 def no_qemu(call: Call, error: BaseException) -> bool:
-    return not_up(call, error) or bool(call.troubles) or bool(call.states & {State.QUITTING, *FINAL})
+    return not_up(call, error) or bool(call.states & FINAL) or _ends(call)
 
 
 When = Callable[[Call, BaseException], bool]
@@ -203,6 +206,15 @@ TABLE: Mapping[str, Mapping[type[BaseException], When]] = {
     "mistake": {ConfigError: always},
 }
 """By kind of call, the exceptions that it may raise, and when. For what is not there: never."""
+
+
+def _ends(call: Call) -> bool:
+    """Whether QEMU was ending: it is known to have ended a moment after its sockets were closed."""
+    vm, before = call.subject.vm, max(0, len(call.before) - 1)
+    with contextlib.suppress(AssertionError):
+        until(lambda: Event.QUIT in [one.event for one in vm.history[before:]], SLACK)
+        return True
+    return False
 
 
 def _is_late(call: Call) -> bool:

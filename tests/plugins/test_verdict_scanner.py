@@ -199,4 +199,15 @@ def test_what_there_is_too_much_of_is_counted() -> None:
     scanner = Scanner((Pattern.compile("Oops"),), most=3)
     assert len(scanner.feed(b"Oops\n" * 1000)) == 3
     assert scanner.feed(b"Oops\n" * 1000) == []
-    assert scanner.counts == [2000]
+    assert (scanner.found, scanner.counted) == ([3], [1997])
+
+
+def test_what_is_wanted_is_found_however_much_there_was() -> None:
+    wanted: list[int] = []
+    scanner = Scanner((Pattern.compile("Oops"), Pattern.compile("panic")), 3, wanted.__contains__)
+    assert len(scanner.feed(b"Oops\npanic\n" * 1000)) == 6
+    wanted.append(1)
+    assert [one.pattern for one in scanner.feed(b"Oops\npanic\n")] == [1]
+    wanted.clear()
+    assert scanner.feed(b"Oops\npanic\n") == []
+    assert (scanner.found, scanner.counted) == ([3, 4], [999, 998])

@@ -35,6 +35,7 @@ OOPS = (
     b"[    1.0] #PF: supervisor write access in kernel mode\r\n"
     b"[    1.0] Oops: 0002 [#1] PREEMPT SMP NOPTI\r\n"
 )
+TRACE = b"[    1.3]  panic+0x118/0x2f4\r\n" * 200
 LINES = {
     "panic": [do.say(PANIC)],
     "oops": [do.say(OOPS)],
@@ -49,6 +50,9 @@ LINES = {
     "watchdog": [do.emit("WATCHDOG", {"action": "reset"})],
     "die": [do.exit_with(3)],
     "hello": [do.say("hello\r\n")],
+    "panic for good": [
+        do.say(PANIC + TRACE + PANIC.replace(b"Kernel", b"---[ end Kernel") + b"\r\nhello\r\n")
+    ],
     "flood": [do.say(PANIC + OOPS, times=2000), do.say("the end\r\n")],
 }
 
@@ -147,6 +151,18 @@ def test_an_oops_is_one_verdict_and_a_panic_after_it_another(make: Make) -> None
         vm.console.expect("never", timeout=0.01)
     assert pickle.loads(pickle.dumps(late.value)).evidence.verdicts == vm.verdicts.seen
     assert any("kernel-panic: " in note for note in late.value.__notes__)
+
+
+def test_a_panic_after_which_the_kernel_stays_is_one_verdict(make: Make) -> None:
+    """It says so again when it is done with the traces, whenever that is."""
+    vm = make()
+    with vm.verdicts.expected("kernel-panic"):
+        vm.console.sendline("panic for good")
+    vm.console.expect("hello")
+    with pytest.raises(MachineTimeout):
+        vm.wait(0.01)
+    assert "---[ end Kernel panic - not syncing: sysrq" in vm.console.text
+    assert vm.verdicts.counts == {"kernel-panic": 1}
 
 
 @pytest.mark.parametrize(("line", "message"), [("unfinished", "stuck in"), ("colours", "red")])
@@ -253,6 +269,18 @@ def test_a_flood_of_them_is_counted(make: Make) -> None:
     assert len(actions(vm)) <= 2 * MOST
 
 
+def test_one_that_is_expected_is_found_however_many_there_were(make: Make) -> None:
+    vm = make(action="record")
+    vm.console.sendline("flood")
+    vm.console.expect("the end", timeout=LIMIT)
+    for _ in range(2):
+        with vm.verdicts.expected("kernel-panic", "kernel-oops") as seen:
+            vm.console.sendline("oops and panic")
+        assert [verdict.kind for verdict in seen.verdicts] == ["kernel-oops", "kernel-panic"]
+    assert vm.verdicts.counts["kernel-panic"] == 2002
+    assert kinds(vm).count("kernel-panic") == MOST
+
+
 # -- with a real QEMU ---------------------------------------------------------------------------------------
 
 BARK = b"\xba\x43\x04\xb0\x0f\xee\xeb\xfe" + bytes(502) + b"\x55\xaa"
@@ -285,6 +313,23 @@ def test_a_panic_of_the_tiny_guest_with_a_dump(qemu: str, tmp_path: Path, action
         assert error.verdict is not None
         assert Path(str(error.verdict.what["dump"])).read_bytes()[:4] == b"\x7fELF"
     assert (vm.state is State.FAILED) == (action == "fail")
+
+
+def test_a_dump_is_a_file_of_its_own(qemu: str, tmp_path: Path) -> None:
+    """Not what somebody's link leads to, nor what was left by another process."""
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "lost.core").symlink_to(tmp_path / "mine")
+    options = {"verdicts": {"dump": tmp_path}}
+    with Machine(qemu, [*GUEST_ARGS, "-action", "panic=pause"], name="lost", options=options) as vm:
+        vm.launch()
+        vm.console.expect("ready")
+        vm.console.sendline("panic")
+        verdict = told(vm).verdict
+    assert verdict is not None
+    core = Path(str(verdict.what["dump"]))
+    assert core == tmp_path / "lost.core"
+    assert not core.is_symlink()
+    assert (tmp_path / "mine").read_text() == "precious"
 
 
 # -- what follows -------------------------------------------------------------------------------------------
@@ -636,17 +681,33 @@ REAL = {
         "Oops: Kernel access of bad area, sig: 11 [#1]",
         "general protection fault, probably for non-canonical address 0xdead: 0000 [#1] SMP",
         "invalid opcode: 0000 [#1] SMP",
+        "Oops: general protection fault, probably for non-canonical address 0xdead: 0000 [#1] SMP KASAN",
+        "double fault: 0000 [#1] SMP",
+        "kernel stack overflow (double-fault): 0000 [#1] SMP",
+        "stack segment: 0000 [#1] SMP",
+        "int3: 0000 [#1] SMP",
+        "illegal operation: 0001 ilc:1 [#1] SMP",
+        "Oops: 0004 ilc:3 [#1] SMP",
+        "Kernel bug detected[#1]:",
+        "Internal error: Oops - BUG: 00000000f2000800 [#1] PREEMPT SMP",
+        "Oops - illegal instruction [#1]",
     ],
     "kernel-lockup": [
         "watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [swapper/0:1]",
         "NMI watchdog: Watchdog detected hard LOCKUP on cpu 1",
+        "watchdog: CPU 3 self-detected hard LOCKUP @ plpar_hcall_norets+0x1c/0x28",
+        "watchdog: CPU 2 detected hard LOCKUP on other CPUs 3",
         "BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 31s!",
     ],
-    "hung-task": ["INFO: task kworker/0:1:12 blocked for more than 120 seconds."],
+    "hung-task": [
+        "INFO: task kworker/0:1:12 blocked for more than 120 seconds.",
+        "INFO: task kworker/0:1:12 blocked in I/O wait for more than 120 seconds.",
+    ],
     "rcu-stall": [
         "rcu: INFO: rcu_preempt self-detected stall on CPU",
         "rcu: INFO: rcu_sched detected stalls on CPUs/tasks:",
         "rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: { 1-... } 21 jiffies s: 49",
+        "INFO: rcu_tasks detected stalls on tasks:",
     ],
     "kasan": ["BUG: KASAN: slab-out-of-bounds in kmalloc_oob_right+0xa8/0xbc [kasan_test]"],
     "kmsan": ["BUG: KMSAN: uninit-value in test_uninit_kmsan_check_memory+0x1be/0x380"],
@@ -660,11 +721,18 @@ REAL = {
         'You are in emergency mode. After logging in, type "journalctl -xb" to view',
     ],
     "qemu-asan": ["==123==ERROR: AddressSanitizer: heap-use-after-free on address 0x602000000010"],
-    "qemu-msan": ["==123==WARNING: MemorySanitizer: use-of-uninitialized-value"],
-    "qemu-tsan": ["WARNING: ThreadSanitizer: data race (pid=123)"],
+    "qemu-msan": [
+        "==123==WARNING: MemorySanitizer: use-of-uninitialized-value",
+        "==123==ERROR: MemorySanitizer: SEGV on unknown address 0x000000000000",
+    ],
+    "qemu-tsan": [
+        "WARNING: ThreadSanitizer: data race (pid=123)",
+        "==123==ERROR: ThreadSanitizer: SEGV on unknown address 0x000000000000",
+    ],
     "qemu-lsan": ["==123==ERROR: LeakSanitizer: detected memory leaks"],
     "qemu-ubsan": [
-        "../hw/net/x.c:12:34: runtime error: shift exponent 32 is too large for 32-bit type 'int'"
+        "../hw/net/x.c:12:34: runtime error: shift exponent 32 is too large for 32-bit type 'int'",
+        "==123==ERROR: UndefinedBehaviorSanitizer: SEGV on unknown address 0x000000000000",
     ],
     "qemu-assertion": [
         "qemu-system-x86_64: ../block/io.c:12: bdrv_co_x: Assertion `bs->quiesce' failed.",
@@ -676,6 +744,24 @@ REAL = {
         "qemu: qemu_mutex_lock_impl: Invalid argument",
         "qemu: fatal: Trying to execute code outside RAM or ROM at 0x00000000000a0000",
         "*** stack smashing detected ***: terminated",
+        "*** buffer overflow detected ***: terminated",
+        "free(): double free detected in tcache 2",
+        "double free or corruption (fasttop)",
+        "corrupted size vs. prev_size",
+        "corrupted double-linked list",
+        "malloc(): invalid size (unsorted)",
+        "realloc(): invalid next size",
+        "munmap_chunk(): invalid pointer",
+        "(process:7): GLib-ERROR **: 10:00:00.000: ../glib/gmem.c:106: failed to allocate 99 bytes",
+        "../tcg/tcg.c:2345: tcg fatal error",
+        "Co-routine re-entered recursively",
+        "Co-routine was already scheduled in 'aio_co_schedule'",
+        "qemu: hardware error: register_ioport_read: invalid opaque",
+    ],
+    "kvm-error": [
+        "KVM internal error. Suberror: 1",
+        "error: kvm run failed Bad address",
+        "KVM: entry failed, hardware error 0x80000021",
     ],
 }
 HARMLESS = [
@@ -694,6 +780,10 @@ HARMLESS = [
     "mce: CPU supports 0 MCE banks",
     "reboot: Restarting system",
     "Kernel panic is configured by kernel.panic",
+    "---[ end Kernel panic - not syncing: sysrq triggered crash ]---",
+    "User process fault: interruption code 003b ilc:2 in prog[3ff8b580000+1000]",
+    "traps: prog[99] trap int3 ip:401000 sp:7ffe error:0",
+    "NMI watchdog: hard LOCKUP detector disabled",
     "INFO: task scheduling is blocked for now",
     "Loading initial ramdisk ...",
     "emergency mode is not needed",

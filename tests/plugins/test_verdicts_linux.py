@@ -51,6 +51,16 @@ def test_the_device_tells_of_it_too(boot: Boot, tmp_path: Path) -> None:
     assert first == vm.verdicts.seen[0]
 
 
+def test_a_kernel_that_stays_after_its_panic_has_had_one(linux: Linux) -> None:
+    vm = linux(append="rdinit=/bin/false panic=0")
+    with vm.verdicts.expected("kernel-panic", timeout=BOOT):
+        vm.launch()
+    vm.console.expect("end Kernel panic - not syncing.*\n", timeout=BOOT)
+    with pytest.raises(MachineTimeout):
+        vm.wait(0.01)
+    assert vm.verdicts.counts == {"kernel-panic": 1}
+
+
 def test_init_is_killed_and_the_machine_fails(linux: Linux) -> None:
     vm = linux(append="rdinit=/bin/false", options={"verdicts": {"action": "fail"}})
     vm.launch()

@@ -8,6 +8,10 @@ from collections.abc import Callable
 
 MOST = 64 * 1024
 """Bytes that are read at once. More is no faster, and would keep other machines waiting."""
+_LEAST = 4 * 1024
+"""Bytes that are read at once however long they take."""
+_SHARE = 0.002
+"""Seconds of CPU time that what was read at once should take, or other machines wait: less is read then."""
 _AT_THE_END = 0.25
 """Seconds for what is left when QEMU has ended, where a process it left behind goes on writing."""
 _COLLECT = 0.01
@@ -32,20 +36,25 @@ class Drain:
         self._fd = fd
         self._feed = feed
         self._ended = ended
-        self._most = most
+        self._most = self._size = most
         self.open = True
         self._loop.add_reader(fd, self._read)
 
     def _read(self) -> bool:
         """Read once; whether there was anything."""
         try:
-            data = os.read(self._fd, self._most)
+            data = os.read(self._fd, self._size)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:  # ECONNRESET where QEMU had not read all that it was sent: the end like any other
             data = b""
         if data:
+            begin = time.thread_time()
             self._feed(data)
+            if time.thread_time() - begin > _SHARE:  # a guest may know what makes work
+                self._size = min(self._size, max(_LEAST, len(data) // 2))
+            else:
+                self._size = min(self._size * 2, self._most)
         else:
             self.close()
         return bool(data)

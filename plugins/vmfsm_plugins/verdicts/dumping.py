@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vmfsm import Deadline, Machine, Verdict, VMError
+from vmfsm import Deadline, Machine, Verdict
 
 _ENDED = "QEMU has ended"
 
@@ -74,6 +74,7 @@ class Dump:
 
         arguments = {"paging": False, "protocol": f"file:{self._path}", "detach": True}
         limit = Deadline(self._timeout).timeout
+        self._remove()  # QEMU can write only to what it has made; and whose link that is, nobody knows
         try:
             unsubscribe = self._machine.qmp.subscribe(hear)
             try:
@@ -84,9 +85,9 @@ class Dump:
                 unsubscribe()
         except TimeoutError:
             return {"dump_error": f"not done after {limit:g} s: {self._path} is not whole"}
-        except VMError as error:  # no monitor, or it refuses
+        except Exception as error:  # noqa: BLE001 - no monitor, or it refuses; and the verdict is to be told
             self._remove()
-            return {"dump_error": str(error)}
+            return {"dump_error": str(error) or type(error).__name__}
         except asyncio.CancelledError:
             self._remove()
             raise

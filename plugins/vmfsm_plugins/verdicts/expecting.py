@@ -43,12 +43,12 @@ class Expectation:
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
-        """Those that came, oldest first; of very many the first. Never waits."""
+        """Those that came, oldest first; of very many the first, and of each kind one. Never waits."""
         return tuple(self._verdicts)
 
     def hear(self, verdict: Verdict) -> None:
         """One has come. On the I/O thread; not for users."""
-        if len(self._verdicts) < self._most:
+        if len(self._verdicts) < self._most or verdict.kind in self._missing:
             self._verdicts.append(verdict)
         self._missing.discard(verdict.kind)
         if not self._missing:

@@ -46,7 +46,7 @@ def _change(rule: Rule, given: object, field: str) -> Rule:
         case None:
             return rule._replace(patterns=(), action="none")
         case str():
-            return rule._replace(patterns=_patterns(given, field), apart=0)
+            return rule._replace(patterns=_patterns(given, field), apart=0, unless=())
         case Mapping():
             pass
         case _:
@@ -55,7 +55,7 @@ def _change(rule: Rule, given: object, field: str) -> Rule:
         where = f"{field}[{key!r}]"
         match key:
             case "pattern":
-                rule = rule._replace(patterns=_patterns(value, where), apart=0)
+                rule = rule._replace(patterns=_patterns(value, where), apart=0, unless=())
             case "source":
                 if not isinstance(value, str) or value not in _SOURCES:
                     raise ConfigError(

@@ -123,7 +123,7 @@ class Verdicts:
         for source, name, stream in streams:
             subscribe = getattr(stream, "subscribe", None)  # somebody's plugin in its place may have none
             if subscribe is not None:
-                self._watchers.append(Watcher(name, source, self._rules, machine.report))
+                self._watchers.append(Watcher(name, source, self._rules, machine.report, self._wanted))
                 subscribe(self._watchers[-1])
 
     @hookimpl
@@ -144,7 +144,7 @@ class Verdicts:
         if rule.action == "none":
             return "none"
         self._counts[verdict.kind] += 1
-        scope = next((scope for scope in reversed(self._scopes) if verdict.kind in scope.kinds), None)
+        scope = self._scope_of(verdict.kind)
         if scope is not None:
             scope.hear(verdict)
         if self._counts[verdict.kind] > MOST:
@@ -156,6 +156,14 @@ class Verdicts:
         if acts and self._dump is not None and self._dump.takes(verdict, rule.action, wanted=rule.dump):
             return "none"
         return rule.action
+
+    def _scope_of(self, kind: str) -> Expectation | None:
+        scopes = tuple(self._scopes)  # other threads enter and leave them
+        return next((scope for scope in reversed(scopes) if kind in scope.kinds), None)
+
+    def _wanted(self, kind: str) -> bool:
+        scope = self._scope_of(kind)
+        return scope is not None and kind not in {verdict.kind for verdict in scope.verdicts}
 
     def _settled(self, held: Verdict, verdict: Verdict, action: str) -> None:
         self._seen = [verdict if one is held else one for one in self._seen]

@@ -14,14 +14,16 @@ class Rule(NamedTuple):
     dump: bool = True
     apart: int = 0
     """Bytes in which a match of another pattern belongs to the first: several lines may tell of one thing."""
+    unless: tuple[str, ...] = ()
+    """A line with one of these does not count."""
 
 
 CONSOLE, OUTPUT = "console", "output"
 _SAME = 2048
 
 
-def _kernel(*patterns: str, apart: int = 0) -> Rule:
-    return Rule(patterns, frozenset({CONSOLE}), apart=apart)
+def _kernel(*patterns: str, apart: int = 0, unless: tuple[str, ...] = ()) -> Rule:
+    return Rule(patterns, frozenset({CONSOLE}), apart=apart, unless=unless)
 
 
 def _qemu(*patterns: str, apart: int = 0) -> Rule:
@@ -29,8 +31,8 @@ def _qemu(*patterns: str, apart: int = 0) -> Rule:
 
 
 RULES = {
-    # Linux: kernel/panic.c.
-    "kernel-panic": _kernel("Kernel panic - not syncing"),
+    # Linux: kernel/panic.c. Where it is not to reboot, it says so again at the end.
+    "kernel-panic": _kernel("Kernel panic - not syncing", unless=("end Kernel panic - not syncing",)),
     # arch/*/mm/fault.c and traps.c, lib/bug.c: what has happened, then the line with the number of the oops.
     "kernel-oops": _kernel(
         "BUG: unable to handle",
@@ -42,19 +44,26 @@ RULES = {
         "general protection fault*[#",
         "invalid opcode: *[#",
         "divide error: *[#",
+        "double fault: *[#",
+        "(double-fault): *[#",
+        "stack segment: *[#",
+        "int3: *[#",
+        " ilc:*[#",  # s390
+        "Kernel bug detected*[#",  # MIPS
         apart=_SAME,
     ),
-    # kernel/watchdog.c, kernel/workqueue.c.
+    # kernel/watchdog.c, arch/powerpc/kernel/watchdog.c, kernel/workqueue.c.
     "kernel-lockup": _kernel(
-        "BUG: soft lockup - CPU#", "Watchdog detected hard LOCKUP on cpu", "BUG: workqueue lockup - pool"
+        "BUG: soft lockup - CPU#", "detected hard LOCKUP ", "BUG: workqueue lockup - pool"
     ),
     # kernel/hung_task.c.
-    "hung-task": _kernel("INFO: task *blocked for more than * seconds"),
-    # kernel/rcu/tree_stall.h, tree_exp.h.
+    "hung-task": _kernel("INFO: task *blocked*for more than * seconds"),
+    # kernel/rcu/tree_stall.h, tree_exp.h, tasks.h.
     "rcu-stall": _kernel(
         "INFO: rcu*self-detected stall on CPU",
         "INFO: rcu*detected stalls on CPUs/tasks",
         "INFO: rcu*detected expedited stalls on CPUs/tasks",
+        "INFO: rcu*detected stalls on tasks",
         apart=_SAME,
     ),
     # mm/kasan/report.c, mm/kmsan/report.c, mm/kfence/report.c, kernel/kcsan/report.c, lib/ubsan.c.
@@ -73,10 +82,10 @@ RULES = {
     ),
     # The sanitizers' run-time libraries (compiler-rt, libsanitizer).
     "qemu-asan": _qemu("ERROR: AddressSanitizer: "),
-    "qemu-msan": _qemu("WARNING: MemorySanitizer: "),
-    "qemu-tsan": _qemu("WARNING: ThreadSanitizer: "),
+    "qemu-msan": _qemu("WARNING: MemorySanitizer: ", "ERROR: MemorySanitizer: "),
+    "qemu-tsan": _qemu("WARNING: ThreadSanitizer: ", "ERROR: ThreadSanitizer: "),
     "qemu-lsan": _qemu("ERROR: LeakSanitizer: "),
-    "qemu-ubsan": _qemu(": runtime error: "),
+    "qemu-ubsan": _qemu(": runtime error: ", "ERROR: UndefinedBehaviorSanitizer: "),
     # assert(3), GLib's g_assert.
     "qemu-assertion": _qemu(
         "Assertion `*' failed",
@@ -84,16 +93,28 @@ RULES = {
         "\nERROR:*: code should not be reached",
         apart=_SAME,
     ),
-    # util/error.c, util/qemu-thread-posix.c, cpu.c and others of QEMU; the C library's malloc.
+    # util/error.c, util/qemu-thread-posix.c, util/qemu-coroutine.c, tcg/tcg.c, cpu.c and others of QEMU;
+    # GLib's g_error; the C library's malloc and _FORTIFY_SOURCE.
     "qemu-abort": _qemu(
         "Unexpected error in *() at *:",
         "qemu: qemu_*: ",
         "qemu: fatal: ",
         "qemu: hardware error: ",
+        "tcg fatal error",
+        "Co-routine re-entered recursively",
+        "Co-routine was already scheduled in ",
+        "GLib-ERROR **: ",
         "stack smashing detected",
+        "buffer overflow detected",
         "double free or corruption",
-        "free(): invalid",
+        "corrupted size vs. prev_size",
+        "corrupted double-linked list",
+        "free(): ",
         "malloc(): ",
+        "realloc(): ",
+        "munmap_chunk(): ",
         apart=_SAME,
     ),
+    # accel/kvm/kvm-all.c: the guest stands still from then on, and QEMU goes on.
+    "kvm-error": _qemu("KVM internal error. ", "error: kvm run failed ", "KVM: entry failed, ", apart=_SAME),
 }

@@ -4,9 +4,10 @@ What comes is searched for a rare byte of each pattern and, if it has that, for 
 calls of `bytes.find`. Only lines that have such a piece are looked at one by one, once for each pattern.
 """
 
+import bisect
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from .patterns import LINE, OVERLAP, Pattern
@@ -44,11 +45,18 @@ class Scanner:
     """Of one stream. A pattern is found once in each line that it ends in.
 
     :param most: each is found so often; after that it is counted.
+    :param wanted: of the number of a pattern, whether it is found all the same.
     """
 
-    def __init__(self, patterns: tuple[Pattern, ...], most: int) -> None:
+    def __init__(
+        self,
+        patterns: tuple[Pattern, ...],
+        most: int,
+        wanted: Callable[[int], bool] = lambda number: False,
+    ) -> None:
         self._patterns = patterns
         self._most = most
+        self._wanted = wanted
         self._gates = _gates(patterns)
         self._longest_key = max((len(pattern.key) for pattern in patterns), default=0)
         self._lines_back = max((len(pattern.parts) for pattern in patterns), default=1) - 1
@@ -57,7 +65,10 @@ class Scanner:
 
     def restart(self) -> None:
         """A new stream."""
-        self.counts = [0] * len(self._patterns)
+        self.found = [0] * len(self._patterns)
+        """How often each was found,"""
+        self.counted = [0] * len(self._patterns)
+        """and how often it was no more than counted."""
         self.tries = 0
         """How often a line was looked at for a pattern; the work is in proportion to that and the bytes."""
         self.pending = False
@@ -66,6 +77,8 @@ class Scanner:
         """What came last, as it is and without control sequences; the beginning of one at the end of it."""
         self._raw_position = self._length = 0
         """Of `_raw`; and of its end and `_escape`."""
+        self._begins: tuple[list[int], list[int]] | None = None
+        """Where lines begin in `_plain` and in `_raw`, while matches are found that ask for it."""
         self._added = 0
         """How much of `_plain` was looked at."""
         self._kept = b""
@@ -96,6 +109,7 @@ class Scanner:
         while True:
             found += self._add(self._until_too_long())
             if self._added == len(self._plain):
+                self._begins = None
                 return found
             found += self.flush()
             self._kept, self._line, self._is_cut = self._kept[-OVERLAP:], 0, True
@@ -152,8 +166,9 @@ class Scanner:
             return self._line_position
         at = self._added + line - len(self._kept)
         if len(self._plain) < len(self._raw):
-            newlines = self._plain.count(b"\n", 0, at)
-            at = len(self._raw) - len(self._raw.split(b"\n", newlines)[-1])
+            self._begins = self._begins or (_begins(self._plain), _begins(self._raw))
+            plain, raw = self._begins
+            at = raw[bisect.bisect_left(plain, at)]
         return self._raw_position + at
 
     # -- the search -----------------------------------------------------------------------------------------
@@ -175,8 +190,10 @@ class Scanner:
                     continue
                 if as_is:
                     self._in_line.add(number)
-                self.counts[number] += 1
-                if self.counts[number] <= self._most:
+                if self.found[number] >= self._most and not self._wanted(number):
+                    self.counted[number] += 1
+                else:
+                    self.found[number] += 1
                     found.append(Found(number, self._position(place[0]), place[1]))
         found.sort(key=lambda one: one.position)
         return found
@@ -203,3 +220,8 @@ class Scanner:
             texts.append(buffer[line:end].rstrip(b"\r"))
             begin = end + 1
         return (line, b"\n".join(texts)) if line >= self._line else None
+
+
+def _begins(data: bytes) -> list[int]:
+    """Where its lines begin, but for the first."""
+    return [newline.end() for newline in re.finditer(b"\n", data)]

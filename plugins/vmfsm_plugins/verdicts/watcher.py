@@ -26,15 +26,21 @@ class Watcher:
     :param name: the stream's, for verdicts.
     :param rules: all there are; those for `source` count.
     :param report: gets the verdicts.
+    :param wanted: whether somebody waits for a verdict of this kind, however many there were.
     """
 
     def __init__(
-        self, name: str, source: str, rules: Mapping[str, Rule], report: Callable[[Verdict], object]
+        self,
+        name: str,
+        source: str,
+        rules: Mapping[str, Rule],
+        report: Callable[[Verdict], object],
+        wanted: Callable[[str], bool] = lambda kind: False,
     ) -> None:
         self._name = name
         self._report = report
         self._patterns, patterns = _compiled(tuple(rules.items()), source)
-        self.scanner = Scanner(patterns, MOST)
+        self.scanner = Scanner(patterns, MOST, lambda number: wanted(self._patterns[number][0]))
         self._last: dict[str, tuple[int, set[int]]] = {}
         """By kind, where the last verdict was found, and by which patterns."""
         self._timer: asyncio.TimerHandle | None = None
@@ -61,13 +67,15 @@ class Watcher:
     def uncounted(self) -> dict[str, int]:
         """By kind, how much was found that nobody was told of any more, as there was so much of it."""
         counts: dict[str, int] = {}
-        for (kind, _, _), count in zip(self._patterns, tuple(self.scanner.counts), strict=True):
-            counts[kind] = counts.get(kind, 0) + max(0, count - MOST)
+        for (kind, _, _), count in zip(self._patterns, tuple(self.scanner.counted), strict=True):
+            counts[kind] = counts.get(kind, 0) + count
         return counts
 
     def _tell(self, found: list[Found]) -> None:
         for number, position, text in found:
             kind, rule, pattern = self._patterns[number]
+            if any(words.encode() in text for words in rule.unless):
+                continue
             last, by = self._last.get(kind, (-rule.apart, set()))
             if position - last < rule.apart and number not in by:
                 by.add(number)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmfsm import Reason, State
-from vmfsm.ending import Facts, judge
+from vmfsm.ending import Facts, final_state
 
 RUNNING = Facts(
     ended=False,
@@ -29,7 +29,7 @@ CAUSES = [None, *BY_GUEST, "host-qmp-quit", "host-signal", "host-error", "guest-
 
 
 def ended(status: int | None, cause: str | None = None, **known: Any) -> tuple[State, Reason]:
-    return judge(RUNNING._replace(ended=True, exit_status=status, cause=cause, **known))
+    return final_state(RUNNING._replace(ended=True, exit_status=status, cause=cause, **known))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ class TestWithoutStatus:
     ],
 )
 def test_before_it_has_ended(facts: dict[str, Any], expected: tuple[State, Reason]) -> None:
-    assert judge(RUNNING._replace(asked=True, **facts)) == expected
+    assert final_state(RUNNING._replace(asked=True, **facts)) == expected
 
 
 FACTS = st.builds(
@@ -163,7 +163,7 @@ SUCCESSES = {Reason.REQUESTED, Reason.GUEST_SHUTDOWN, Reason.QEMU_EXIT, Reason.K
 
 @given(FACTS)
 def test_whatever_is_known_there_is_a_verdict_and_its_reason_fits(facts: Facts) -> None:
-    state, reason = judge(facts)
+    state, reason = final_state(facts)
     assert (state, reason) in {(State.STOPPED, r) for r in SUCCESSES} | {(State.FAILED, r) for r in FAILURES}
 
 
@@ -171,12 +171,12 @@ def test_whatever_is_known_there_is_a_verdict_and_its_reason_fits(facts: Facts) 
 def test_an_expected_exit_is_never_a_failure_unless_we_forced_it(facts: Facts) -> None:
     status = facts.exit_status
     if facts.ended and status in facts.expected_exits and not (facts.forced or facts.condemned):
-        assert judge(facts)[0] is State.STOPPED
+        assert final_state(facts)[0] is State.STOPPED
 
 
 @given(FACTS)
 def test_nobody_is_blamed_for_what_they_did_not_do(facts: Facts) -> None:
-    _, reason = judge(facts)
+    _, reason = final_state(facts)
     assert (reason is Reason.GUEST_PANICKED) == facts.condemned
     assert reason is not Reason.KILLED or facts.killed
     assert reason is not Reason.WEDGED or facts.forced

@@ -42,7 +42,7 @@ class Facts(NamedTuple):
     """The control group counted an out-of-memory kill meanwhile."""
 
 
-def judge(facts: Facts) -> tuple[State, Reason]:
+def final_state(facts: Facts) -> tuple[State, Reason]:
     """The final state and the reason for it of a machine that had been running.
 
     Before QEMU has ended: what it will be if all goes well.

@@ -22,7 +22,7 @@ from .companions import Companions
 from .config import BEST, Config
 from .deadline import Deadline
 from .descriptors import check_fd
-from .ending import PANIC, Facts, judge
+from .ending import PANIC, Facts, final_state
 from .errors import (
     GuestPanicked,
     LaunchError,
@@ -603,7 +603,7 @@ class Launch:
             return State.FAILED, Reason.LAUNCH_ERROR
         if self._cleaned_up and not self._exited_already:
             return State.FAILED, Reason.WEDGED
-        return judge(
+        return final_state(
             Facts(
                 ended=self._exited_already,
                 exit_status=self.exit_status,

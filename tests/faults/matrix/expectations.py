@@ -99,19 +99,17 @@ def _of_launch(fault: Fault, point: Point) -> Expected:
         case Effect.KILLED:
             return Expected({LaunchError}, {KILLED}, gone)
         case Effect.SHUT_DOWN:
-            # Nobody is connected to be asked politely: SIGTERM, and SIGKILL where that is not heard.
-            ended: set[int | None] = {0, -signal.SIGTERM, SIGKILLED} if point.with_qemu else {None}
+            # Nobody is connected to be asked politely: SIGTERM.
+            ended: set[int | None] = {0, -signal.SIGTERM} if point.with_qemu else {None}
             return Expected({LaunchError}, {ASKED}, ended)
         case Effect.HELD_UP:
             return Expected(
                 {LaunchError}, {(State.FAILED, Reason.DEADLINE)}, gone, late=True, cause=MachineTimeout
             )
         case Effect.LACKS:
-            # Whoever lacked it: the framework, or a plugin in its hook.
-            either: set[Ending] = {
-                (State.FAILED, reason) for reason in (Reason.LAUNCH_ERROR, Reason.HOOK_FAILED)
-            }
-            return Expected({LaunchError}, either, cause=OSError)
+            # The directory is the framework's own; the first descriptor is for the log, by a plugin's hook.
+            reason = Reason.LAUNCH_ERROR if fault.full_disk else Reason.HOOK_FAILED
+            return Expected({LaunchError}, {(State.FAILED, reason)}, cause=OSError)
         case Effect.RAISES:
             return _failed(Reason.HOOK_FAILED, gone, NoGood)
 
@@ -213,6 +211,8 @@ def _of_call(fault: Fault, point: Point) -> Expected:
             return Expected(_died(call), {WEDGED}, {SIGKILLED})
         case Effect.HELD_UP:
             return Expected({MachineTimeout}, {RUNS}, late=True)
+        case Effect.LACKS:
+            return Expected({OSError}, {RUNS})
     raise AssertionError((fault, point))
 
 
@@ -229,8 +229,9 @@ def _of_death(fault: Fault, call: str, answered: set[type[BaseException] | type[
         raises = {AbnormalExit} if failed else {RETURNS}
     if fault.cause == "guest-panic" and call in OF_GUEST:
         raises = {GuestPanicked}
-    if fault.by is By.GUEST or fault.cause == "host-signal":
-        raises = raises | (answered - {MachineTimeout})  # if QEMU answers first
+    if fault.by in {By.GUEST, By.SIGNAL} and fault.status != SIGKILLED:
+        # If QEMU answers first: but for SIGKILL, it must go on to end, and all its threads do that at once.
+        raises = raises | (answered - {MachineTimeout})
     ends = {end}
     if call == "qmp.reconnect" and fault.cause is not None:  # nobody hears why
         ends.add((State.STOPPED, Reason.QEMU_EXIT))
@@ -298,7 +299,8 @@ def _of_stop(fault: Fault, point: Point) -> Expected:
         case Effect.SHUT_DOWN:
             return unheard
         case Effect.INTERRUPTED:
-            return Expected({KeyboardInterrupt}, {WEDGED, ASKED}, {SIGKILLED, 0}, late=point.at == "sigterm")
+            # "At most two more seconds until SIGKILL", which all the rungs have more of.
+            return Expected({KeyboardInterrupt}, {WEDGED}, {SIGKILLED}, late=point.at == "sigterm")
     raise AssertionError((fault, point))
 
 
@@ -306,12 +308,12 @@ def _of_death_at_the_end(fault: Fault, point: Point) -> Expected:
     if point.at == "sigterm" and fault.status is not None and fault.status >= 0 and fault.cause is None:
         return Expected({AbnormalExit}, {WEDGED}, {fault.status})  # it had to be terminated
     if fault.status == 0:
-        reasons = {Reason.REQUESTED}
-        if fault.cause == "guest-shutdown":
-            reasons = {Reason.REQUESTED if point.at == "system_powerdown" else Reason.GUEST_SHUTDOWN}
+        reason = Reason.REQUESTED  # unless QEMU says otherwise
+        if fault.cause == "guest-shutdown" and point.at != "system_powerdown":
+            reason = Reason.GUEST_SHUTDOWN
         if fault.cause == "host-signal":
-            reasons = {Reason.QEMU_EXIT, Reason.REQUESTED}
-        return Expected({RETURNS}, {(State.STOPPED, reason) for reason in reasons}, {0})
+            reason = Reason.QEMU_EXIT
+        return Expected({RETURNS}, {(State.STOPPED, reason)}, {0})
     return Expected({AbnormalExit}, {_unasked(fault)}, {fault.status})
 
 
@@ -328,7 +330,8 @@ def _of_stop_hook(fault: Fault, point: Point) -> Expected:
         case Effect.DOES_NOTHING:
             return Expected({AbnormalExit}, {WEDGED}, {SIGKILLED}, late=True)
         case Effect.HELD_UP:
-            return Expected({MachineTimeout}, {end, WEDGED}, {status, SIGKILLED}, late=True)
+            end, status = (WEDGED, SIGKILLED) if point.with_qemu else (end, status)
+            return Expected({MachineTimeout}, {end}, {status}, late=True)
         case Effect.ENDS if fault.by is By.GUEST and fault.status == 0 and fault.cause != "guest-panic":
             return Expected({RETURNS}, {(State.STOPPED, Reason.GUEST_SHUTDOWN)}, {0})
         case Effect.ENDS:

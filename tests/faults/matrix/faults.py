@@ -30,7 +30,7 @@ class Effect(Enum):
     KILLED = "another thread kills the machine"
     SHUT_DOWN = "another thread shuts the machine down"
     HELD_UP = "the thread that serves all machines is held up"
-    LACKS = "what a launch needs is not to be had"
+    LACKS = "what the call needs is not to be had"
     RAISES = "a hook raises"
 
 
@@ -164,6 +164,17 @@ FAKE = [
     Fault("exits with 3", By.FAKE, Effect.ENDS, status=3, orders=(do.output("why\n"), do.exit_with(3))),
     Fault("crashes", By.FAKE, Effect.ENDS, status=-signal.SIGSEGV, orders=(do.die_of(signal.SIGSEGV),)),
     Fault("leaves a child", By.FAKE, Effect.ENDS, status=3, orders=(do.fork(), do.exit_with(3))),
+    *(
+        Fault(
+            f"leaves a child in a {what} of its own",
+            By.FAKE,
+            Effect.ENDS,
+            status=3,
+            orders=(do.fork(leaving=what), do.exit_with(3)),
+            wrapper='exec "$@"',  # without one, what QEMU itself moves elsewhere is not followed
+        )
+        for what in ("group", "session")
+    ),
     Fault("shuts down", By.FAKE, Effect.ENDS, status=0, cause="guest-shutdown", orders=(do.shut_down(),)),
     Fault(
         "floods with events",

@@ -81,7 +81,13 @@ def _orders(point: Point, fault: Fault) -> dict[str, Any]:
 def _faking(lab: MatrixLab, orders: Mapping[str, Any]) -> Iterator[None]:
     with FakeQEMU(**orders) as fake:
         lab.run_as_qemu(fake.binary)
+        lab.fake = fake
         yield
+
+
+def _is_real(fault: Fault) -> bool:
+    """It needs a real QEMU, and nobody who does something when the point is reached."""
+    return fault.by in {By.WRAPPER, By.HOST}
 
 
 def _is_there(vm: Machine) -> Callable[[], bool]:
@@ -94,8 +100,8 @@ def _is_there(vm: Machine) -> Callable[[], bool]:
 @contextlib.contextmanager
 def _launching(point: Point, lab: MatrixLab) -> Iterator[Scene]:
     vm = lab.machine(base_dir=lab.full_disk() if lab.fault.full_disk else None)
-    if lab.fault.by in {By.WRAPPER, By.HOST}:
-        yield Scene(lab, vm.launch, vm, lambda: vm.pid)
+    if _is_real(lab.fault):
+        yield Scene(lab, vm.launch, vm, lambda: True)
         return
     with _faking(lab, _orders(point, lab.fault)):
         yield Scene(lab, vm.launch, vm, _is_there(vm))
@@ -173,14 +179,13 @@ def _hanging(point: Point, lab: MatrixLab) -> Iterator[Scene]:
         if vm is not None and not point.name.startswith("Machine."):
             for part in point.name.split(".")[:-1]:
                 offer = getattr(offer, part)
-        busy = _is_busy(vm) if vm is not None else lambda: True
+        busy = _is_busy(vm) if vm is not None and fault.effect is not Effect.LACKS else lambda: True
         scene = Scene(lab, _performing(call, offer), vm, busy, hung=vm is not None)
         if vm is None:
             scene.reached = scene.victims
         elif fault.by is By.FAKE and not fault.of_reply:
             assert lab.victim is not None
-            sent = InThread(lab.victim.qmp.execute_raw, BEFOREHAND, timeout=600)
-            scene.others.append(sent)
+            scene.beside.append(InThread(lab.victim.qmp.execute_raw, BEFOREHAND, timeout=600))
             _until_asked(lab.victim, BEFOREHAND)
         elif fault.by is By.GUEST:
             assert lab.victim is not None
@@ -208,7 +213,7 @@ def _is_busy(vm: Machine) -> Callable[[], bool]:
 @contextlib.contextmanager
 def _ending(point: Point, lab: MatrixLab) -> Iterator[Scene]:
     with contextlib.ExitStack() as stack:
-        is_real = lab.fault.by in {By.WRAPPER, By.HOST}
+        is_real = _is_real(lab.fault)
         if not is_real:
             stack.enter_context(_faking(lab, _orders(point, lab.fault)))
         vm = lab.running()

@@ -22,6 +22,7 @@ from tests.hooked import Async, Journal, Plain
 from tests.waiting import InThread, until
 from vmfsm import Companion, LaunchPlan, Machine
 from vmfsm.iothread import IOThread
+from vmfsm.testing import FakeQEMU
 
 if TYPE_CHECKING:
     from .faults import Fault
@@ -44,6 +45,8 @@ class MatrixLab(Lab):
         self.companions: list[Companion] = []
         self.victim: Machine | None = None
         """The one whose QEMU is stopped."""
+        self.fake: FakeQEMU | None = None
+        """What is run as QEMU, if that is none."""
         self._binary = binary
         self._qemu = qemu
 
@@ -201,7 +204,10 @@ class Scene:
         """Its QEMU is stopped."""
         self.over = threading.Event()
         """The call is."""
-        self.others: list[InThread] = []
+        self.ending: InThread | None = None
+        """Another thread's `kill` or `shutdown`."""
+        self.beside: list[InThread] = []
+        """Other calls that wait, until the machine is killed at the latest."""
         self._released = threading.Event()
         self._undo: list[Callable[[], object]] = []
 
@@ -255,8 +261,10 @@ class Scene:
         self._call_elsewhere("shutdown")
 
     def _call_elsewhere(self, name: str) -> None:
+        """In time: a QEMU that can't hear is killed after a second, and no other one is."""
         assert self.machine is not None
-        self.others.append(InThread(getattr(self.machine, name), timeout=1))
+        is_deaf = self.hung and self.victim is self.machine
+        self.ending = InThread(getattr(self.machine, name), timeout=1 if is_deaf else FAR)
 
     def interrupt(self) -> None:
         """The main thread; again and again, as Python misses one just before it falls asleep."""
@@ -311,7 +319,7 @@ class Scene:
         assert vm is not None
         self.resume()
         until(lambda: HERE in vm.log.text)
-        self.others.append(InThread(vm.qmp.execute_raw, "x-else", timeout=FAR))
+        self.beside.append(InThread(vm.qmp.execute_raw, "x-else", timeout=FAR))
 
     def release(self) -> None:
         """Let everything go that this scene holds."""

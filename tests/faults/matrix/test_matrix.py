@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.endings import assert_path, spoiler, until_guest_is_up
-from tests.faults.matrix.cells import CELLS, IMPOSSIBLE, Cell, covering
+from tests.faults.matrix.cells import CELLS, IMPOSSIBLE, Cell, climbs_the_ladder, covering
 from tests.faults.matrix.expectations import RUNS, SLACK, Expected, expected
 from tests.faults.matrix.faults import FAULTS, By, Effect
 from tests.faults.matrix.points import FINAL, POINTS, Kind
@@ -20,6 +20,7 @@ from tests.waiting import InThread, until
 from vmfsm import (
     AbnormalExit,
     ConfigError,
+    Evidence,
     LaunchError,
     Machine,
     MachineDied,
@@ -60,23 +61,20 @@ def test_cell(qemu: str, tmp_path: Path, cell: Cell, request: pytest.FixtureRequ
         directory.mkdir()
         with matrix_lab(qemu, directory, cell.fault) as lab, cell.point.prepare(cell.point, lab) as scene:
             met = Meeting(cell, scene, timeout)
-            if met.was_reached or attempt == 7:
+            if met.was_reached:
                 met.judge(want)
                 return
         timeout *= 2  # the machine is so busy that the deadline was over before it came to that
-
-
-OWN_END = {Effect.ENDS, Effect.KILLED, Effect.INTERRUPTED}
+    pytest.fail(f"the point is not reached within {timeout / 2:g} s: {met.error!r}")
 
 
 def _timeout(cell: Cell, want: Expected) -> float:
     """As short as the outcome allows."""
-    fault, point = cell
-    if point.at == "system_powerdown" or (point.at == "sigterm" and fault.effect in OWN_END):
-        return LADDER  # each rung has a share, in which a busy machine must get to it
+    if climbs_the_ladder(cell):
+        return LADDER
     if not want.late:
         return FAR
-    return SHORT_LADDER if point.kind in {Kind.STOP, Kind.STOP_HOOK} else SHORT
+    return SHORT_LADDER if cell.point.kind in {Kind.STOP, Kind.STOP_HOOK} else SHORT
 
 
 class Meeting:
@@ -89,6 +87,8 @@ class Meeting:
         self.error: BaseException | None = None
         self.seconds = 0.0
         self.was_reached = False
+        self.seen = Evidence()
+        """What there was to be seen when the point was reached."""
         cell.fault.before(scene)
         try:
             if cell.fault.effect is Effect.INTERRUPTED:
@@ -119,6 +119,8 @@ class Meeting:
         scene, fault = self.scene, self.cell.fault
         until(lambda: scene.over.is_set() or scene.reached(), FAR)
         self.was_reached = bool(scene.reached())
+        if scene.victim is not None:
+            self.seen = Evidence(scene.victim.console.text, scene.victim.log.text)
         if scene.over.is_set():
             return
         if fault.by is By.GUEST and not scene.hung:
@@ -157,7 +159,10 @@ class Meeting:
         self._judge_time(want)
         if self.cell.point.kind is not Kind.TOOL:
             self._judge_machine(want)
-        self._judge_error(want)
+        self._judge_causes(want)
+        if isinstance(self.error, VMError) and self.scene.machine is not None:
+            self._judge_error(self.error)
+        self._judge_other_end()
         self._finish()
 
     def _judge_time(self, want: Expected) -> None:
@@ -188,33 +193,50 @@ class Meeting:
         else:
             assert vm.pid is not None
 
-    def _judge_error(self, want: Expected) -> None:
-        error = self.error
-        if want.cause is not None:
-            causes = []
-            cause = error
-            while cause is not None:
-                causes.append(type(cause))
-                cause = cause.__cause__
-            assert any(issubclass(found, want.cause) for found in causes), causes
-        if not isinstance(error, VMError) or self.scene.machine is None:
+    def _judge_causes(self, want: Expected) -> None:
+        if want.cause is None:
             return
-        names = {vm.name for vm in self.scene.lab.machines}
-        assert error.machine in names
+        causes = []
+        cause = self.error
+        while cause is not None:
+            causes.append(type(cause))
+            cause = cause.__cause__
+        assert any(issubclass(found, want.cause) for found in causes), causes
+
+    def _judge_error(self, error: VMError) -> None:
+        [vm] = [vm for vm in self.scene.lab.machines if vm.name == error.machine]
         if isinstance(error, LaunchError | AbnormalExit | MachineDied):
-            [vm] = [vm for vm in self.scene.lab.machines if vm.name == error.machine]
             if self.cell.fault.effect is not Effect.HELD_UP:
                 assert error.exit_status == vm.exit_status
                 assert error.state is vm.state
             if not isinstance(error, LaunchError):
                 assert error.reason is vm.reason
-        if self.cell.point.kind in {Kind.CALL, Kind.STOP}:
-            [vm] = [vm for vm in self.scene.lab.machines if vm.name == error.machine]
-            if vm.console.text and not isinstance(error, ConfigError | TransitionError):
-                assert error.evidence.console
-                assert any(note.startswith("the console's last lines") for note in error.__notes__)
+        if isinstance(error, MachineTimeout):
+            assert error.operation
+            assert error.timeout == self.timeout
+        if vm is self.scene.victim and not isinstance(error, ConfigError | TransitionError):
+            self._judge_evidence(error)
+
+    def _judge_evidence(self, error: VMError) -> None:
+        """What there was to be seen is in it, and where everybody sees it."""
+        notes = "\n".join(error.__notes__) if hasattr(error, "__notes__") else ""
+        for had, has, title in (
+            (self.seen.console, error.evidence.console, "the console's last lines"),
+            (self.seen.output, error.evidence.output, "the end of QEMU's output"),
+        ):
+            if had:
+                assert has
+                assert title in notes
         if self.cell.fault.name == "exits with 3":
             assert "why" in error.evidence.output
+
+    def _judge_other_end(self) -> None:
+        """Whoever ends the machine is told the same, in whichever thread."""
+        if self.scene.ending is None:
+            return
+        error = self.scene.ending.join(FAR).error
+        is_forced = self.scene.machine is not None and self.scene.machine.reason is Reason.WEDGED
+        assert type(error) is (AbnormalExit if is_forced else type(None)), error
 
     def _finish(self) -> None:
         """Nothing is left, and the machine works as ever when it is launched again."""
@@ -226,8 +248,10 @@ class Meeting:
                 vm.kill()
             assert vm.state in {*FINAL, State.CONFIGURED}
             assert vm.pid is None
-        for other in self.scene.others:
-            other.join()
+        if lab.fake is not None:
+            assert not lab.fake.pids  # which its end would hide from the search for leaks
+        for call in self.scene.beside:
+            call.join()
         lab.run_qemu()
         lab.make_room()
         for vm in lab.machines[:1]:

@@ -145,7 +145,9 @@ class Meeting:
         elif self.cell.fault.by is By.COMPANION:
             until(lambda: all(companion.pid is None for companion in scene.lab.companions))
         elif effect in {Effect.KILLED, Effect.SHUT_DOWN}:
-            until(lambda: vm._launch is not None and vm._launch.asked.done())
+            # Beside the call itself, but for a launch, which does not wait for an end.
+            callers = 1 if self.cell.point.kind is Kind.LAUNCH_HOOK else 2
+            until(lambda: vm._launch is not None and len(vm._launch._waiting) >= callers)
         is_cancelled = self.cell.point.kind is Kind.LAUNCH_HOOK and scene.hook.is_async
         if not (
             is_cancelled and effect in {Effect.ENDS, Effect.KILLED, Effect.SHUT_DOWN, Effect.INTERRUPTED}

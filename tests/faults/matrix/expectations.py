@@ -154,7 +154,8 @@ ANSWERED: dict[str, set[type[BaseException] | type[None]]] = {
     "console.send": {RETURNS, MachineTimeout},
     "console.sendline": {RETURNS, MachineTimeout},
     "log.follow": {MachineTimeout},
-    **{f"snapshots.{call}": {ConfigError, SnapshotError} for call in ("save", "load", "delete", "external")},
+    **{f"snapshots.{call}": {ConfigError} for call in ("save", "load", "external")},
+    "snapshots.delete": {SnapshotError},
     "migration.wait": {MachineTimeout},
     "migration.from_file": {MigrationError},
 }

@@ -1,7 +1,10 @@
 """The exceptions: one tree, everything on the exception, harmless to show, fit to travel."""
 
+import asyncio
 import inspect
 import pickle
+import traceback
+from collections.abc import Callable
 
 import pytest
 
@@ -16,6 +19,7 @@ from vmfsm import (
     ImageError,
     LaunchError,
     LaunchPlan,
+    Machine,
     MachineDied,
     MachineTimeout,
     PluginError,
@@ -28,6 +32,7 @@ from vmfsm import (
     errors,
     hookimpl,
 )
+from vmfsm.testing import GUEST_ARGS
 
 TREE = {
     VMError: Exception,
@@ -258,3 +263,27 @@ def test_messages_are_harmless_whatever_a_plugin_raised(bare: MakeMachine) -> No
         bare(HostileHook()).launch()
     assert str(caught.value).isprintable()
     assert str(caught.value.__cause__).isprintable()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda vm: vm.run(asyncio.sleep(9), timeout=0, operation="mine"),
+        lambda vm: vm.wait(timeout=0),
+        lambda vm: vm.console.expect("never", timeout=0),
+        lambda vm: vm.qmp.execute("no-such-command"),
+        lambda vm: vm.qmp.execute_oob("query-status"),
+        lambda vm: vm.qmp.wait_event("NEVER", timeout=0),
+        lambda vm: vm.qmp.wait_any([("NEVER", None)], timeout=0),
+    ],
+    ids=["run", "wait", "expect", "execute", "execute_oob", "wait_event", "wait_any"],
+)
+def test_pytest_shows_the_line_of_the_test(qemu: str, call: Callable[[Machine], object]) -> None:
+    """And not our sources behind it: pytest leaves out what has `__tracebackhide__`."""
+    with Machine(qemu, GUEST_ARGS) as vm:
+        vm.launch()
+        with pytest.raises(VMError) as caught:
+            call(vm)
+    frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    shown = [frame.f_code.co_name for frame in frames if not frame.f_locals.get("__tracebackhide__")]
+    assert shown == ["test_pytest_shows_the_line_of_the_test", "<lambda>"]

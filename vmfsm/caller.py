@@ -141,6 +141,7 @@ class Caller:
 
         :raises queue.Empty: when the deadline and the grace are over.
         """
+        __tracebackhide__ = True
         while not self._released:
             job = self._next(deadline)
             error = None if job is None else job.run()

@@ -28,6 +28,7 @@ async def outcome(coroutine: Coroutine[Any, Any, T]) -> tuple[BaseException | No
 
     Nothing may leave a task of the I/O thread: `KeyboardInterrupt` and `SystemExit` would end its loop.
     """
+    __tracebackhide__ = True
     try:
         return None, await coroutine
     except BaseException as error:  # noqa: BLE001 - whoever awaits it gets it

@@ -14,6 +14,7 @@ def tries(examples: int) -> settings:
         max_examples=examples * max(1, FACTOR),
         derandomize=not FACTOR,
         database=None,
+        print_blob=True,  # what there is to have a failure of `make fuzz` again
         deadline=None,  # a busy machine is no failure; what may not take long is asserted where it is
         suppress_health_check=[
             HealthCheck.too_slow,

@@ -332,6 +332,15 @@ def test_a_dump_is_a_file_of_its_own(qemu: str, tmp_path: Path) -> None:
     assert (tmp_path / "mine").read_text() == "precious"
 
 
+def test_no_dump_where_something_is_in_its_place(make: Make, tmp_path: Path) -> None:
+    vm = make(dump=tmp_path, on=DUMPED)
+    (tmp_path / f"{vm.name}.core").mkdir()
+    vm.console.sendline("panic")
+    error = told(vm)
+    assert error.verdict is not None
+    assert "can't be removed" in str(error.verdict.what["dump_error"])
+
+
 # -- what follows -------------------------------------------------------------------------------------------
 
 
@@ -616,7 +625,7 @@ def test_a_dump_without_monitor_or_place(make: Make, tmp_path: Path) -> None:
             assert error.verdict is not None
             assert "no monitor" in str(error.verdict.what["dump_error"])
     vm = make(dump=tmp_path / "nowhere", launch=False)
-    with pytest.raises(LaunchError, match="nowhere"):
+    with pytest.raises(LaunchError, match=r"\['dump'\] is not a directory: .*nowhere"):
         vm.launch()
 
 

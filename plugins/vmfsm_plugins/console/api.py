@@ -168,6 +168,7 @@ class Console:
         :raises ConfigError: for what is no pattern.
         :raises TransitionError: when the machine was never launched.
         """
+        __tracebackhide__ = True
         waiting = _Waiting(Search(patterns), self._stream)
         try:
             return self._owner.run(
@@ -188,6 +189,7 @@ class Console:
         :raises ConfigError: for text that the encoding does not have.
         :raises TransitionError: when the machine was never launched.
         """
+        __tracebackhide__ = True
         payload = self._encoded(data)
         progress = Progress(len(payload))
         try:
@@ -199,6 +201,7 @@ class Console:
 
     def sendline(self, text: str = "", *, timeout: float | None = 60) -> None:
         """`send` text and what ends a line (option `newline`)."""
+        __tracebackhide__ = True
         self.send(self._line(text), timeout=timeout)
 
     def socket(self) -> sockets.socket:
@@ -279,6 +282,7 @@ class Console:
 
     def _at_last(self, waiting: "_Waiting", error: MachineDied | MachineTimeout) -> Expected:
         """The match that came at the last moment, else `error`."""
+        __tracebackhide__ = True
         stream = waiting.stream
         found = stream.cursor.find(waiting.search) if stream else None
         if found is not None:

@@ -103,6 +103,7 @@ class QMP:
         reply has sent nothing if it ends before that; else QEMU may execute the command all the same.
         Of the arguments only the names are recorded: their values may be secret.
         """
+        __tracebackhide__ = True
         request = make_request(command, arguments, kw)
         return self._run(lambda session: session.execute(request), timeout, request.operation)
 
@@ -115,6 +116,7 @@ class QMP:
         **kw: Any,
     ) -> dict[str, Any]:
         """As `execute`, but returns the whole reply without its id: `{"return": …}` or `{"error": …}`."""
+        __tracebackhide__ = True
         request = make_request(command, arguments, kw)
         return self._run(lambda session: session.execute_raw(request), timeout, request.operation)
 
@@ -132,6 +134,7 @@ class QMP:
 
         :raises ConfigError: where the monitor does not offer it, too.
         """
+        __tracebackhide__ = True
         request = make_request(command, arguments, kw, key="exec-oob")
         return self._run(lambda session: session.execute_oob(request), timeout, request.operation)
 
@@ -152,6 +155,7 @@ class QMP:
         :raises ConfigError: for what is no open descriptor, and where the monitor's `address` is TCP.
         :raises OSError: where the system refuses: dup(2), sendmsg(2).
         """
+        __tracebackhide__ = True
         request = self._request_with_fd(fd, command, arguments, kw)
         return self._run(lambda session: session.execute(request, fd), timeout, request.operation)
 
@@ -185,6 +189,7 @@ class QMP:
 
         An event that came before QEMU ended is found even after that.
         """
+        __tracebackhide__ = True
         return self._wait(check_wanted([(name, match)]), since, timeout)
 
     def wait_any(
@@ -195,6 +200,7 @@ class QMP:
         timeout: float | None = 30,
     ) -> Event:
         """As `wait_event`, for the first event that is any of these: pairs of name and match."""
+        __tracebackhide__ = True
         return self._wait(check_wanted(events), since, timeout)
 
     def events(self, since: Mark | None = None) -> list[Event]:
@@ -284,6 +290,7 @@ class QMP:
 
         :raises QMPConnectionError: when QEMU hangs up again, or does not speak QMP.
         """
+        __tracebackhide__ = True
         self._run(Session.reconnect, timeout, "reconnect")
 
     # -- hooks ----------------------------------------------------------------------------------------------
@@ -334,17 +341,20 @@ class QMP:
     def _run(
         self, call: Callable[[Session], Coroutine[Any, Any, T]], timeout: float | None, operation: str
     ) -> T:
+        __tracebackhide__ = True
         self._last_session(operation)
         assert self._machine is not None
         return self._machine.run(self._in_session(call, operation), timeout=timeout, operation=operation)
 
     async def _in_session(self, call: Callable[[Session], Coroutine[Any, Any, T]], operation: str) -> T:
         """On the I/O thread: the machine may have been launched again since the call began."""
+        __tracebackhide__ = True
         session = self._last_session(operation)
         session.refuse_over(operation)
         return await call(session)
 
     def _wait(self, wanted: Wanted, since: Mark | None, timeout: float | None) -> Event:
+        __tracebackhide__ = True
         operation = describe_wanted(wanted)
         waiting = Waiting(wanted, since, self._last_session(operation))
         assert self._machine is not None

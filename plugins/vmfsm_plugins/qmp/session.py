@@ -149,6 +149,7 @@ class Session:
 
     async def execute(self, request: Request, fd: int | None = None) -> Any:
         """The value of the reply's `return`; see `QMP.execute` and `QMP.execute_with_fd`."""
+        __tracebackhide__ = True
         reply = await self.execute_raw(request, fd)
         if "return" in reply:
             return reply["return"]
@@ -159,6 +160,7 @@ class Session:
 
     async def execute_raw(self, request: Request, fd: int | None = None) -> Reply:
         """The reply, without its id."""
+        __tracebackhide__ = True
         client = self.connected(request.operation)
         reply = await self._exchange(client, request, fd)
         if isinstance(reply, Loss):
@@ -168,6 +170,7 @@ class Session:
 
     async def execute_oob(self, request: Request) -> Any:
         """See `QMP.execute_oob`."""
+        __tracebackhide__ = True
         if "oob" not in self.connected(request.operation).greeted_with["QMP"]["capabilities"]:
             raise ConfigError(
                 f"{self._machine.name}: this monitor executes no commands out of band", field="command"

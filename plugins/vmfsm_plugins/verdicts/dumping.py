@@ -64,8 +64,16 @@ class Dump:
     async def _dump(self) -> dict[str, object]:
         """By `dump-guest-memory` (QMP reference), detached, so that the monitor goes on.
 
-        QEMU stops the guest for it, and has it go on afterwards if it ran.
+        QEMU stops the guest for it, and has it go on afterwards if it ran. What is at that path already goes
+        first: QEMU makes its file read-only, so that it could not be written again (but by root), and would
+        follow a link.
         """
+        try:
+            os.unlink(self._path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            return {"dump_error": f"{self._path} is there and can't be removed: {error.strerror}"}
         completed: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
 
         def hear(event: Mapping[str, Any]) -> None:
@@ -74,7 +82,6 @@ class Dump:
 
         arguments = {"paging": False, "protocol": f"file:{self._path}", "detach": True}
         limit = Deadline(self._timeout).timeout
-        self._remove()  # QEMU can write only to what it has made; and whose link that is, nobody knows
         try:
             unsubscribe = self._machine.qmp.subscribe(hear)
             try:

@@ -32,7 +32,7 @@ def check_rules(given: object, default: str | None) -> dict[str, Rule]:
     """
     field = "options['verdicts']['rules']"
     if not isinstance(given, Mapping) or not all(isinstance(kind, str) and kind for kind in given):
-        raise ConfigError(f"rules must be a mapping by kind, not {given!r}", field=field)
+        raise ConfigError(f"{field} must be a mapping by kind, not {given!r}", field=field)
     rules = RULES if default is None else {k: rule._replace(action=default) for k, rule in RULES.items()}
     new = Rule(sources=_SOURCES["console"], action=default or "wake")
     changed = {
@@ -50,7 +50,7 @@ def _change(rule: Rule, given: object, field: str) -> Rule:
         case Mapping():
             pass
         case _:
-            raise ConfigError(f"a rule must be a pattern, a mapping or None, not {given!r}", field=field)
+            raise ConfigError(f"{field} must be a pattern, a mapping or None, not {given!r}", field=field)
     for key, value in given.items():
         where = f"{field}[{key!r}]"
         match key:
@@ -70,7 +70,7 @@ def _change(rule: Rule, given: object, field: str) -> Rule:
                 rule = rule._replace(dump=value)
             case _:
                 raise ConfigError(
-                    f"a rule has no {key!r} (it has: pattern, source, action, dump)", field=where
+                    f"{field} has no {key!r} (a rule has: pattern, source, action, dump)", field=where
                 )
     return rule
 

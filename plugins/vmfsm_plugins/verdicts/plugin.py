@@ -133,7 +133,9 @@ class Verdicts:
         plan.on_evidence(lambda: {"verdicts": self.seen})
         if self._dump_directory is not None:
             if not os.path.isdir(self._dump_directory):  # noqa: ASYNC240 - no wait worth a thread
-                raise NotADirectoryError(f"option 'dump' of plugin 'verdicts': {self._dump_directory}")
+                raise NotADirectoryError(
+                    f"options['verdicts']['dump'] is not a directory: {self._dump_directory}"
+                )
             path = plan.log_path(os.path.join(self._dump_directory, f"{machine.name}.core"))
             self._dump = Dump(machine, path, self._dump_timeout, self._settled)
             plan.on_exit(self._dump.end)

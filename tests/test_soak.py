@@ -59,7 +59,7 @@ leaks = {
     "nothing": lambda: None,
     "descriptor": lambda: os.open(os.devnull, os.O_RDONLY),
     "10 kB": lambda: kept.append(bytes(10_000)),
-    "objects": lambda: kept.append({letter: [letter] for letter in "abcdefghij"}),
+    "objects": lambda: kept.append({letter: [letter] for letter in "abcdefghijklmnopqrstuvwxyz"}),
     "machine": lambda: kept.append(Machine("qemu")),
     "thread": lambda: threading.Thread(target=end.wait).start(),
 }

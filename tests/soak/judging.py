@@ -18,8 +18,9 @@ PER_CYCLE = {"resident_kib": 0.125, "malloc_kib": 0.125, "blocks": 0.05}
 the pages of an interpreter that leaks nothing come and go by as much. One object that stays makes it 1 block,
 or several; caches of the interpreter's fill slowly."""
 COLUMNS = tuple(PER_CYCLE)
-IN_ALL = {"resident_kib": 1_024, "malloc_kib": 192, "blocks": 600}
-"""What any two moments may differ by of a process that leaks nothing."""
+IN_ALL = {"resident_kib": 1_024, "malloc_kib": 192, "blocks": 1_500}
+"""What any two moments may differ by of a process that leaks nothing. Python's own caches take some thousand
+cycles to fill, with about as many blocks as this."""
 EXACT = ("malloc_kib", "blocks")
 """What is in use, not what the system was asked for: it tells of a leak within a few cycles."""
 LONG = 1_000

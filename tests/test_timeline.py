@@ -1,5 +1,7 @@
 """Records: what a launch leaves, in order, bounded in number and size, and readable."""
 
+import gc
+import itertools
 import re
 import shlex
 import subprocess
@@ -241,3 +243,26 @@ def test_formatted_in_colours_only_where_asked() -> None:
 )
 def test_formatted_kinds(kind: str, data: dict[str, object], says: str) -> None:
     assert format_timeline([Record(kind, 0.0, data)]).endswith(f"{kind}  {says}")
+
+
+def test_a_record_that_comes_while_they_are_read() -> None:
+    """As the garbage collector runs, which lets other threads run, too."""
+    timeline = Timeline()
+    for number in range(100):
+        timeline.add(str(number), {}, 1)
+    later = iter(range(100, 110))
+
+    def add(phase: str, info: object) -> None:
+        for number in itertools.islice(later, 1):
+            timeline.add(str(number), {}, 1)
+
+    before = gc.get_threshold()
+    gc.callbacks.append(add)
+    gc.set_threshold(1)
+    try:
+        kinds = [record.kind for record in timeline.records()]
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(add)
+    assert kinds == [str(number) for number in range(len(kinds))]
+    assert len(kinds) >= 100

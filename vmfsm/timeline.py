@@ -1,6 +1,7 @@
 """Records of everything that happens to a machine, on one monotonic clock."""
 
 import collections
+import contextlib
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -47,7 +48,10 @@ class Timeline:
         return record
 
     def records(self) -> tuple[Record, ...]:
-        return tuple(self._records)
+        while True:
+            # The garbage collector may run meanwhile, and let the I/O thread add one.
+            with contextlib.suppress(RuntimeError):
+                return tuple(self._records)
 
 
 _WIDTH = 100

@@ -43,7 +43,7 @@ class Judge:
     @hookimpl
     def judge(self, verdict: Verdict) -> object:
         self.asked.append(verdict)
-        if isinstance(self.opinion, Exception):
+        if isinstance(self.opinion, BaseException):
             raise self.opinion
         return self.opinion
 
@@ -118,7 +118,7 @@ def test_the_first_opinion_counts(guest: MakeGuest) -> None:
     assert [len(judge.asked) for judge in judges] == [1, 1, 0]
 
 
-@pytest.mark.parametrize("opinion", ["no such action", 1, ["wake"], ValueError("no idea")])
+@pytest.mark.parametrize("opinion", ["no such action", 1, ["wake"], ValueError("no idea"), SystemExit(1)])
 def test_a_bad_opinion_is_none(guest: MakeGuest, opinion: object, caplog: pytest.LogCaptureFixture) -> None:
     vm = guest(plugins=[Judge(opinion, "a"), Judge("record", "b")]).launch()
     report(vm)

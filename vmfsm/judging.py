@@ -26,7 +26,7 @@ def judge(machine: object, name: str, plugins: PluginSet, verdict: Verdict) -> A
         who = implementation.plugin
         try:
             action = implementation.function(*(arguments[name] for name in implementation.arguments))
-        except Exception:
+        except BaseException:  # whatever it is: it must not end the reading of what the verdict was found in
             _LOGGER.exception("%s: judge of plugin %r raised", name, who)
             continue
         if action in ACTIONS:

@@ -695,6 +695,7 @@ REAL = {
         "kernel stack overflow (double-fault): 0000 [#1] SMP",
         "stack segment: 0000 [#1] SMP",
         "int3: 0000 [#1] SMP",
+        "divide error: 0000 [#1] PREEMPT SMP NOPTI",
         "illegal operation: 0001 ilc:1 [#1] SMP",
         "Oops: 0004 ilc:3 [#1] SMP",
         "Kernel bug detected[#1]:",

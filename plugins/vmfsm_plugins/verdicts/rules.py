@@ -42,12 +42,7 @@ RULES = {
         "Oops*[#",
         "Internal error: *[#",
         "general protection fault*[#",
-        "invalid opcode: *[#",
-        "divide error: *[#",
-        "double fault: *[#",
-        "(double-fault): *[#",
-        "stack segment: *[#",
-        "int3: *[#",
+        ": 0000 [#",  # x86: all traps that have no error code, invalid opcode and divide error among them
         " ilc:*[#",  # s390
         "Kernel bug detected*[#",  # MIPS
         apart=_SAME,

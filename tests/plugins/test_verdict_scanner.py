@@ -151,6 +151,9 @@ def test_the_end_of_a_long_line_and_the_beginning_of_the_next() -> None:
     text = b"x" * 3 * LINE + b"first\nsecond\n" + b"first" + b"x" * 3 * LINE + b"\nsecond\n"
     for size in (100, 4096, len(text)):
         assert len(scan((Pattern.compile("first\nsecond"),), in_pieces(text, size))) == 1
+    cut = b"x" * (LINE - OVERLAP) + b"Oops" + b"x" * 3000 + b"\n"
+    for size in (100, LINE, len(cut)):
+        assert scan((Pattern.compile("\nOops"),), in_pieces(cut, size)) == []
     long = b"Oops" + b"x" * 3 * LINE + b"Oops\n"
     assert len(scan((Pattern.compile("\nOops"),), in_pieces(2 * long, 1000))) == 2
     assert scan((Pattern.compile("\nOops\n"),), in_pieces(2 * long, 1000)) == []

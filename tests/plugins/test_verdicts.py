@@ -24,6 +24,7 @@ from vmfsm import (
     Reason,
     State,
     TransitionError,
+    Verdict,
     VMError,
 )
 from vmfsm.testing import GUEST_ARGS, FakeQEMU
@@ -613,6 +614,10 @@ def test_which_get_one(make: Make, tmp_path: Path) -> None:
     error = told(vm)
     assert error.verdict is not None
     assert "dump" in error.verdict.what
+    vm.console.sendline("panic")
+    error = told(vm)
+    assert error.verdict is not None
+    assert "dump" not in error.verdict.what
 
 
 def test_a_dump_without_monitor_or_place(make: Make, tmp_path: Path) -> None:
@@ -821,6 +826,17 @@ def test_what_kernels_sanitizers_and_qemu_really_say(kind: str) -> None:
 @pytest.mark.parametrize("line", HARMLESS)
 def test_what_is_harmless(line: str) -> None:
     assert verdicts_of(line, CONSOLE) == verdicts_of(line, OUTPUT) == []
+
+
+def test_what_another_launch_has_said_belongs_to_nothing_in_this_one() -> None:
+    from vmfsm_plugins.verdicts.watcher import Watcher
+
+    found: list[Verdict] = []
+    watcher = Watcher(CONSOLE, CONSOLE, RULES, found.append)
+    for launch in (b"BUG: kernel NULL pointer dereference, address: 0\n", b"Oops: 0002 [#1] SMP\n"):
+        watcher(launch)
+        watcher(b"")
+    assert [verdict.kind for verdict in found] == ["kernel-oops"] * 2
 
 
 def test_the_drop_in_has_none(qemu: str) -> None:

@@ -49,6 +49,7 @@ def test_every_pair_is_a_cell_or_has_a_reason() -> None:
 
 def test_every_fault_and_every_point_is_touched() -> None:
     assert {cell.fault.name for cell in covering()} == {fault.name for fault in FAULTS.values()}
+    assert len({fault.name for fault in FAULTS.values()}) == len(FAULTS)
     assert {cell.point.name for cell in covering()} == set(POINTS)
 
 

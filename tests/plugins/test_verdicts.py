@@ -522,7 +522,7 @@ def test_where_it_cannot_be(make: Make) -> None:
         pass
     with vm.verdicts.allowed("kernel-oops"):
         pass
-    for wrong in ((), ("",), (None,)):
+    for wrong in ((), ("",), (None,), ("kernel-oops", "kernel_panic")):
         with pytest.raises(ConfigError) as caught:
             vm.verdicts.expected(*wrong)
         assert caught.value.field == "kinds"
@@ -649,6 +649,8 @@ def test_a_dump_without_monitor_or_place(make: Make, tmp_path: Path) -> None:
         ({"rules": {"x": {"dump": 1}}}, "['rules']['x']['dump']"),
         ({"rules": {"x": {"patern": "good"}}}, "['rules']['x']['patern']"),
         ({"rules": {1: "good"}}, "['rules']"),
+        ({"rules": {"hung_task": None}}, "['rules']['hung_task']"),
+        ({"rules": {"guest-paniced": {"action": "fail"}}}, "['rules']['guest-paniced']"),
         ({"rules": ["good"]}, "['rules']"),
         ({"action": "explode"}, "['action']"),
         ({"action": 1}, "['action']"),
@@ -660,6 +662,12 @@ def test_options_that_are_wrong(options: dict[str, object], field: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Machine("qemu", options={"verdicts": options})
     assert caught.value.field == f"options['verdicts']{field}"
+
+
+def test_kinds_that_are_like_others() -> None:
+    rules = {"kernel-panics": "Too many panics", "hung_task": {"pattern": [], "action": "fail"}, "odd": None}
+    vm = Machine("qemu", options={"verdicts": {"rules": rules}})
+    vm.verdicts.allowed("kernel-panics", "hung_task", "odd", "of-another-plugin")
 
 
 def test_sources(make: Make) -> None:

@@ -1,13 +1,14 @@
 """The options of the verdicts, checked."""
 
+import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from vmfsm import ACTIONS, ConfigError, Deadline, check_path
 
 from .patterns import Pattern
-from .rules import CONSOLE, OUTPUT, RULES, Rule
+from .rules import CONSOLE, OUTPUT, REPORTED, RULES, Rule
 
 _SOURCES = {
     "console": frozenset({CONSOLE}),
@@ -38,7 +39,20 @@ def check_rules(given: object, default: str | None) -> dict[str, Rule]:
     changed = {
         kind: _change(rules.get(kind, new), rule, f"{field}[{kind!r}]") for kind, rule in given.items()
     }
+    for kind, rule in given.items():
+        if not isinstance(rule, str) and not (rule and "pattern" in rule):
+            check_kind(kind, RULES, f"{field}[{kind!r}]")
     return {**rules, **changed}
+
+
+def check_kind(kind: str, rules: Collection[str], field: str) -> None:
+    """One that has no pattern may be what other plugins report; or a slip of the pen.
+
+    :raises ConfigError: for what is none of `rules` or the built-in ones, but spelt nearly like one.
+    """
+    known = (*rules, *REPORTED)
+    if kind not in known and (close := difflib.get_close_matches(kind, known, 1, cutoff=0.8)):
+        raise ConfigError(f"{field}: there is no kind {kind!r}; did you mean {close[0]!r}?", field=field)
 
 
 def _change(rule: Rule, given: object, field: str) -> Rule:

@@ -10,7 +10,7 @@ from vmfsm import ConfigError, Deadline, LaunchPlan, Machine, Verdict, hookimpl
 
 from .dumping import Dump
 from .expecting import Expectation
-from .options import check_action, check_dump, check_dump_timeout, check_rules
+from .options import check_action, check_dump, check_dump_timeout, check_kind, check_rules
 from .rules import CONSOLE, OUTPUT, Rule
 from .watcher import MOST, Watcher
 
@@ -81,7 +81,7 @@ class Verdicts:
 
         :param timeout: seconds that leaving it waits for those that have not come. An exception of the block
             leaves it at once.
-        :raises ConfigError: without kinds.
+        :raises ConfigError: without kinds, and for one that is spelt nearly like one that there is.
 
         It may be entered before a launch, and left after another one. Leaving it raises what every wait on a
         machine does: `MachineTimeout`, `MachineDied` when QEMU has ended without, `GuestPanicked` for a
@@ -97,13 +97,15 @@ class Verdicts:
         What the guest says before it is left and is read after that is not in it: wait for what comes behind.
         Never waits.
 
-        :raises ConfigError: without kinds.
+        :raises ConfigError: without kinds, and for one that is spelt nearly like one that there is.
         """
         return self._scope(kinds, 0, demanded=False)
 
     def _scope(self, kinds: tuple[str, ...], timeout: float | None, *, demanded: bool) -> Expectation:
         if not kinds or not all(isinstance(kind, str) and kind for kind in kinds):
             raise ConfigError(f"kinds of verdicts are named by one str or more, not {kinds!r}", field="kinds")
+        for kind in kinds:
+            check_kind(kind, self._rules, "kinds")
         assert self._machine is not None, "a plugin object is configured by its machine"
         return Expectation(
             self._machine, self._scopes, self._flush, kinds, timeout, demanded=demanded, most=MOST

@@ -113,3 +113,6 @@ RULES = {
     # accel/kvm/kvm-all.c: the guest stands still from then on, and QEMU goes on.
     "kvm-error": _qemu("KVM internal error. ", "error: kvm run failed ", "KVM: entry failed, ", apart=_SAME),
 }
+
+REPORTED = ("guest-panicked", "guest-crashloaded", "watchdog", "boot-loop", "companion-ended")
+"""Kinds that come from elsewhere: the monitor, and the framework. There may be more, of other plugins."""

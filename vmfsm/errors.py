@@ -111,6 +111,7 @@ class VMError(Exception):
         return self
 
     def add_note(self, note: str) -> None:
+        """Add what is shown below the message, made visible as that is."""
         super().add_note(printable(note))
 
     def redact(self, redact: Callable[[str], str]) -> Self:

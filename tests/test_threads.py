@@ -105,6 +105,31 @@ def test_kills_at_once(bare: MakeMachine) -> None:
         assert_cleaned_up(journal)
 
 
+def test_a_kill_that_comes_too_late_takes_back_no_other(bare: MakeMachine) -> None:
+    """Two threads kill, and the first to begin is the last to send its signal."""
+    machine = bare()
+    machine.launch()
+    launch = machine._launch
+    assert launch is not None
+    force = launch.force
+
+    def late(number: signal.Signals) -> bool:
+        launch.force = force  # type: ignore[method-assign]
+        launch.kill_now()
+        until(lambda: launch.has_ended)
+        return force(number)
+
+    launch.force = late  # type: ignore[method-assign]
+    gate = threading.Event()
+    launch.io.post(lambda: gate.wait(30))  # nobody notices the end before both are done
+    try:
+        launch.kill_now()
+    finally:
+        gate.set()
+    machine.kill()
+    assert (machine.state, machine.reason) == (State.STOPPED, Reason.KILLED)
+
+
 def test_kill_against_shutdown(bare: MakeMachine) -> None:
     """Whoever comes first, what it is called fits how QEMU went, and neither is told of anything bad."""
     machine = bare(QMP())

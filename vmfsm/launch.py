@@ -111,10 +111,12 @@ class Launch:
         self._losses = Losses(config.name, io.loop)
         self._owned: Owned | None = None
         self._no_spawn = False
-        self._killed = False
+        self._kills: list[object] = []
+        """Those that reached QEMU, or may have; each adds itself, and takes back itself only."""
         self._interrupt: BaseException | None = None
         self._asked_guest = False
-        self._forced = False
+        self._forcings: list[object] = []
+        """Likewise."""
         self._cause: str | None = None
         self._oom_kills: tuple[str, int] | None = None
         self._oom = False
@@ -166,11 +168,15 @@ class Launch:
 
     def kill_now(self) -> None:
         """Send SIGKILL, and see to it that no process is made any more. From any thread; never waits."""
-        before = self._killed
-        self._killed = True  # first, since the exit may be judged at any moment from then on
+        mine = object()
+        self._kills.append(mine)  # first, since the exit may be judged at any moment from then on
         self._no_spawn = True
         if self.process is not None and not self.force(signal.SIGKILL):
-            self._killed = before
+            self._kills.remove(mine)
+
+    @property
+    def _killed(self) -> bool:
+        return bool(self._kills)
 
     def force(self, number: signal.Signals) -> bool:
         """Send a signal to QEMU's process group; whether it was alive to get it. From any thread."""
@@ -214,10 +220,15 @@ class Launch:
         self._send(signal.SIGKILL, by_force=True)
 
     def _send(self, number: signal.Signals, by_force: bool) -> None:
-        before = self._forced
-        self._forced = before or by_force  # first, since the exit may be judged at any moment from then on
-        if not self.force(number):
-            self._forced = before
+        mine = object()
+        if by_force:
+            self._forcings.append(mine)  # first, as in `kill_now`
+        if not self.force(number) and by_force:
+            self._forcings.remove(mine)
+
+    @property
+    def _forced(self) -> bool:
+        return bool(self._forcings)
 
     def held_up_by(self) -> str:
         """For a message: which hook is running."""

@@ -22,6 +22,7 @@ from .errors import (
     printable,
 )
 from .hooks import hookimpl, hookspec
+from .jsonable import jsonable
 from .judging import ACTIONS
 from .lifecycle import TABLE, Event, Reason, State, Transition
 from .logpaths import open_for_log
@@ -69,6 +70,7 @@ __all__ = (
     "format_timeline",
     "hookimpl",
     "hookspec",
+    "jsonable",
     "open_for_log",
     "printable",
 )

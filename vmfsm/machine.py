@@ -9,7 +9,7 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from . import config, plugins
+from . import config
 from .caller import GRACE, Caller, in_hook_of, insist
 from .deadline import Deadline
 from .errors import (
@@ -29,7 +29,7 @@ from .judging import ACTIONS, Action, judge
 from .launch import UNASKED_CLEANUP, Launch
 from .lifecycle import Event, Lifecycle, Reason, State, Transition
 from .observers import Observers
-from .plugins import claim, give_back
+from .plugins import claim, give_back, load
 from .redaction import Secrets
 from .reports import plugin_errors
 from .timeline import Record, Timeline
@@ -93,7 +93,7 @@ class Machine:
         self._config = config.check(
             binary, args, name, wrapper, env, cwd, display, accel, log_dir, base_dir, expected_exits
         )
-        self._plugins = _load_plugins(plugins, block, options)
+        self._plugins = load(plugins, block, options)
         self._pid_of_owner = os.getpid()
         self._lifecycle = Lifecycle(name)
         self._timeline = Timeline()
@@ -691,23 +691,3 @@ class Machine:
 
     def _redacted(self, error: E) -> E:
         return error.redact(self._secrets.redact) if self._secrets else error
-
-
-def _load_plugins(given: object, block: object, options: object) -> plugins.PluginSet:
-    """Check the shapes, and load."""
-    for field, value in (("plugins", given), ("block", block)):
-        if isinstance(value, str | bytes) or not isinstance(value, Sequence):
-            raise ConfigError(f"{field} must be a sequence, not {value!r}", field=field)
-    assert isinstance(given, Sequence)
-    assert isinstance(block, Sequence)
-    for name in block:
-        if not isinstance(name, str):
-            raise ConfigError(f"block must hold names of plugins, not {name!r}", field="block")
-    options = {} if options is None else options
-    if not isinstance(options, Mapping):
-        raise ConfigError(f"options must be a mapping by plugin, not {options!r}", field="options")
-    for name, values in options.items():
-        field = f"options[{name!r}]"
-        if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
-            raise ConfigError(f"{field} must be a mapping of options, not {values!r}", field=field)
-    return plugins.load(given, block, options)

@@ -47,14 +47,43 @@ class PluginSet:
         return self._implementations.get(hook, ())
 
 
-def load(
-    given: Iterable[object], block: Sequence[str], options: Mapping[str, Mapping[str, object]]
-) -> PluginSet:
+def load(given: object, block: object, options: object) -> PluginSet:
     """The plugins of a machine: what is installed and not blocked, with its options, and the given objects.
 
     :raises ConfigError: for options and objects that are wrong, and for what is missing or in a circle.
     :raises PluginLoadError: for a plugin that is wrong; further ones are in its `errors`.
     """
+    return _load(_check_sequence("plugins", given), _check_block(block), _check_options_by_plugin(options))
+
+
+def _check_sequence(field: str, value: object) -> Sequence[object]:
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise ConfigError(f"{field} must be a sequence, not {value!r}", field=field)
+    return value
+
+
+def _check_block(block: object) -> Sequence[str]:
+    for name in (names := _check_sequence("block", block)):
+        if not isinstance(name, str):
+            raise ConfigError(f"block must hold names of plugins, not {name!r}", field="block")
+    return typing.cast(Sequence[str], names)
+
+
+def _check_options_by_plugin(options: object) -> Mapping[str, Mapping[str, object]]:
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"options must be a mapping by plugin, not {options!r}", field="options")
+    for name, values in options.items():
+        if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+            field = f"options[{name!r}]"
+            raise ConfigError(f"{field} must be a mapping of options, not {values!r}", field=field)
+    return options
+
+
+def _load(
+    given: Sequence[object], block: Sequence[str], options: Mapping[str, Mapping[str, object]]
+) -> PluginSet:
     plugins: dict[str, object] = {}
     for plugin in given:
         name = _given_name(plugin)

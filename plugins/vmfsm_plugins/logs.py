@@ -24,7 +24,7 @@ from .streams.buffer import Buffer
 from .streams.drain import MOST
 from .streams.intake import Intake
 from .streams.logfile import LogFile, open_log
-from .streams.subscribers import Subscribers
+from .subscribers import Subscribers
 
 _LOGGER = logging.getLogger("vmfsm.logs")
 _KEPT = 1024 * 1024
@@ -42,7 +42,7 @@ _OURS = frozenset({signal.SIGTERM, signal.SIGKILL})
 class _Output(Intake):
     """QEMU's output during one launch. On the I/O thread only, but for what is read of it."""
 
-    def __init__(self, machine: Machine, file: LogFile, subscribers: Subscribers) -> None:
+    def __init__(self, machine: Machine, file: LogFile, subscribers: Subscribers[bytes]) -> None:
         self._read_end, self.write_end = os.pipe()
         os.set_blocking(self._read_end, False)
         super().__init__(
@@ -89,7 +89,7 @@ class Logs:
         """The option."""
         self._machine: Machine | None = None
         self._output: _Output | None = None
-        self._subscribers = Subscribers(_LOGGER)
+        self._subscribers = Subscribers(_LOGGER, bytes)
 
     def __repr__(self) -> str:
         return f"<Log {self.path or 'of no launch yet'}>"
@@ -169,6 +169,7 @@ class Logs:
     @hookimpl
     def configured(self, machine: Machine) -> None:
         self._machine = machine
+        self._subscribers.machine = machine.name
 
     @hookimpl
     async def pre_launch(self, machine: Machine, plan: LaunchPlan) -> None:

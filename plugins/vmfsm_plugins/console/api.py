@@ -18,7 +18,7 @@ from vmfsm import (
 )
 from vmfsm_plugins.streams.buffer import BEGINNING, Position
 from vmfsm_plugins.streams.logfile import open_log
-from vmfsm_plugins.streams.subscribers import Subscribers
+from vmfsm_plugins.subscribers import Subscribers
 
 from .bridge import as_file
 from .expect import Expected, Pattern, Search
@@ -61,7 +61,7 @@ class Console:
         self._options = options
         self._machine: Machine | None = None
         self._stream: Stream | None = None
-        self._subscribers = Subscribers(_LOGGER)
+        self._subscribers = Subscribers(_LOGGER, bytes)
 
     def __repr__(self) -> str:
         return f"<Console {self.name}{' closed' if self.closed else ''}>"
@@ -334,6 +334,7 @@ class Console:
 
     def configured(self, machine: Machine) -> None:
         self._machine = machine
+        self._subscribers.machine = machine.name
 
     def open(self, plan: LaunchPlan) -> tuple[Stream, sockets.socket]:
         """Start afresh; the stream, and QEMU's end of it.

@@ -8,7 +8,7 @@ from vmfsm_plugins.streams.buffer import Buffer, Position
 from vmfsm_plugins.streams.drain import MOST
 from vmfsm_plugins.streams.intake import Intake
 from vmfsm_plugins.streams.logfile import LogFile
-from vmfsm_plugins.streams.subscribers import Subscribers
+from vmfsm_plugins.subscribers import Subscribers
 
 from .bridge import Bridge
 from .expect import Cursor
@@ -31,7 +31,7 @@ class Stream(Intake):
         file: LogFile,
         origin: Position,
         record: Callable[[str, dict[str, object]], object],
-        subscribers: Subscribers,
+        subscribers: Subscribers[bytes],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.origin = origin

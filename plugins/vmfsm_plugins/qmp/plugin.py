@@ -1,11 +1,11 @@
 """The monitor: QMP commands and events, over a socket made at launch."""
 
 import asyncio
-import contextlib
 import copy
+import json
+import logging
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from inspect import iscoroutinefunction
 from typing import Any, ClassVar, TypeVar
 
 from qemu.qmp import QMPClient
@@ -21,6 +21,7 @@ from vmfsm import (
     check_fd,
     hookimpl,
 )
+from vmfsm_plugins.subscribers import Subscribers
 
 from .aio import AsyncQMP
 from .boot_loop import BOOT_LOOP
@@ -31,6 +32,7 @@ from .session import Session, Waiting
 from .transport import Address, Connector, Transport
 
 T = TypeVar("T")
+_LOGGER = logging.getLogger("vmfsm.qmp")
 
 _EVIDENCE = 20
 """How many events are shown with errors."""
@@ -73,7 +75,7 @@ class QMP:
         self._boot_loop = check_boot_loop(boot_loop)
         self._machine: Machine | None = None
         self._session: Session | None = None
-        self._subscribers: list[Callable[[Event], object]] = []
+        self._subscribers: Subscribers[Event] = Subscribers(_LOGGER, json.loads)
         self.aio = AsyncQMP(self)
         """The calls that wait, for coroutines on the I/O thread or in any other asyncio loop."""
 
@@ -219,18 +221,7 @@ class QMP:
         logged and not called again.
         """
         self._require_enabled()
-        if not callable(callback) or iscoroutinefunction(callback):
-            raise ConfigError(f"callback must be a plain function, not {callback!r}", field="callback")
-
-        def call(event: Event) -> object:  # an object of its own for each subscription
-            return callback(event)
-
-        def unsubscribe() -> None:
-            with contextlib.suppress(ValueError):  # twice is once; or it had raised
-                self._subscribers.remove(call)
-
-        self._subscribers.append(call)
-        return unsubscribe
+        return self._subscribers.add(callback)
 
     # -- the connection -------------------------------------------------------------------------------------
 
@@ -298,6 +289,7 @@ class QMP:
     @hookimpl
     def configured(self, machine: Machine) -> None:
         self._machine = machine
+        self._subscribers.machine = machine.name
 
     @hookimpl
     async def pre_launch(self, machine: Machine, plan: LaunchPlan) -> None:

@@ -1,14 +1,12 @@
 """The monitor of one launch: what happens to it on the I/O thread."""
 
 import asyncio
-import contextlib
-import json
 import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 from vmfsm import ConfigError, Machine, TransitionError, Verdict
+from vmfsm_plugins.subscribers import Subscribers
 
 from .boot_loop import Limit, Resets
 from .client import Client, ConnectionLost, Loss, Reply
@@ -35,20 +33,18 @@ _VERDICTS = {
 _LARGE_EVENT = 2_000
 """Bytes of JSON; what is larger does not go into a record."""
 
-Subscriber = Callable[[Event], object]
-
 
 class Session:
     """From before a launch to the next one. Made in any thread; coroutines are for the I/O thread only.
 
-    :param subscribers: who is told of events; one that raises is taken out.
+    :param subscribers: who is told of events.
     """
 
     def __init__(
         self,
         machine: Machine,
         transport: Connector,
-        subscribers: list[Subscriber],
+        subscribers: Subscribers[Event],
         boot_loop: Limit | None,
     ) -> None:
         self.transport = transport
@@ -218,8 +214,7 @@ class Session:
             reason = event.get("data", {}).get("reason")
             self._cause = reason if isinstance(reason, str) else None
         self.ring.add(event, raw)
-        for subscriber in tuple(self._subscribers):
-            self._tell(subscriber, json.loads(raw))
+        self._subscribers.tell(raw)
         large = len(raw) > _LARGE_EVENT
         data = {"event": name, "timestamp": event.get("timestamp"), "bytes": len(raw)} if large else event
         self._machine.record("qmp-event", data, size=400 if large else 200 + 4 * len(raw))
@@ -238,14 +233,6 @@ class Session:
             if self.run_state != "finish-migrate":
                 return
             await asyncio.wait([client.lost], timeout=_MIGRATING)  # no event needs to tell when it is over
-
-    def _tell(self, subscriber: Subscriber, event: Event) -> None:
-        try:
-            subscriber(event)
-        except BaseException:  # whatever it is: nobody else may miss an event for it
-            _LOGGER.exception("%s: a subscriber raised and is not called again", self._machine.name)
-            with contextlib.suppress(ValueError):  # it may have unsubscribed itself
-                self._subscribers.remove(subscriber)
 
     # -- the end of QEMU ------------------------------------------------------------------------------------
 

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Callable
 
 from vmfsm import Secrets
+from vmfsm_plugins.subscribers import Subscribers
 
 from .buffer import Buffer
 from .drain import MOST, Drain, News, Records
 from .logfile import LogFile
-from .subscribers import Subscribers
 
 _PATIENCE = 1.0
 """Seconds for the rest of what may be a secret: after that somebody may wait for what looks like one."""
@@ -32,7 +32,7 @@ class Intake:
         buffer: Buffer,
         file: LogFile,
         record: Callable[[str], object],
-        subscribers: Subscribers,
+        subscribers: Subscribers[bytes],
         most: int = MOST,
         secrets: Secrets | None = None,
     ) -> None:
@@ -42,7 +42,7 @@ class Intake:
         self.ended = False
         """Nothing more will come."""
         self._records = Records(record)
-        self._subscribers: Subscribers | None = subscribers
+        self._subscribers: Subscribers[bytes] | None = subscribers
         self._filter = None if secrets is None else secrets.filter()
         self._letting_go: asyncio.TimerHandle | None = None
         self._drain = Drain(fd, self._filtered, self._end, most)

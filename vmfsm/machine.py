@@ -1,16 +1,14 @@
 """`Machine`: what users hold. Its methods ask the launch on the I/O thread, and wait."""
 
-import functools
 import itertools
 import os
-import queue
 import threading
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from . import config
-from .caller import GRACE, Caller, in_hook_of, insist
+from . import config, evidence, serving
+from .caller import Caller, in_hook_of
 from .deadline import Deadline
 from .errors import (
     ConfigError,
@@ -26,7 +24,7 @@ from .errors import (
 from .exit_guard import ExitGuard
 from .iothread import IOThread
 from .judging import ACTIONS, Action, judge
-from .launch import UNASKED_CLEANUP, Launch
+from .launch import Launch
 from .lifecycle import Event, Lifecycle, Reason, State, Transition
 from .observers import Observers
 from .plugins import claim, give_back, load
@@ -258,7 +256,7 @@ class Machine:
         caller = Caller(io)
         try:
             io.post(self._begin, io, caller, deadline)
-            self._serve(caller, deadline, "launch")
+            serving.serve(self, caller, deadline, "launch")
         except MachineTimeout as late:  # the I/O thread is held up; it will end the launch as soon as it can
             error = LaunchError(str(late), machine=self.name, state=self.state)
             error.command = self.command
@@ -266,7 +264,7 @@ class Machine:
         except VMError as error:
             raise self._redacted(error) from error.__cause__
         except BaseException as interrupt:
-            self._hand_over(io, caller, interrupt)
+            serving.hand_over(self, io, caller, interrupt)
             raise
         return self
 
@@ -291,7 +289,7 @@ class Machine:
         if launch is None:
             return
         self._io("shutdown")
-        was_over = self._end(launch, "shutdown", deadline, guest=guest)
+        was_over = serving.end(self, launch, "shutdown", deadline, guest=guest)
         if launch.had_run and not launch.interrupted:
             self._raise(launch.ending_error(threading.current_thread(), learned=not was_over))
 
@@ -309,7 +307,7 @@ class Machine:
         if launch is None:
             return
         self._io("kill")
-        was_over = self._end(launch, "kill", deadline, at_once=True)
+        was_over = serving.end(self, launch, "kill", deadline, at_once=True)
         if not was_over and launch.errors:
             if launch.final is not None and launch.final[0] is State.STOPPED:
                 launch.told.add(threading.current_thread())  # that is all there is to tell
@@ -465,26 +463,7 @@ class Machine:
 
     def evidence(self) -> Evidence:
         """The last of what plugins have seen in this launch, without the machine's secrets. Never waits."""
-        launch = self._launch
-        more: dict[str, object] = {}
-        if launch is not None and launch.plan is not None:
-            for _, collect in tuple(launch.plan.evidence):
-                try:
-                    found = dict(collect())
-                    found["events"] = tuple(cast("Iterable[object]", found.get("events", ())))
-                    more.update({key: value for key, value in found.items() if value})
-                except BaseException as error:
-                    if not (isinstance(error, Exception) or IOThread.get().inside()):
-                        raise  # an interrupt, which is the caller's
-                    more["evidence-error"] = describe(error)  # it must not hide the error it was to explain
-        if self._secrets:
-            more = self._secrets.redact_all(more)
-        return Evidence(
-            str(more.pop("console", "")),
-            str(more.pop("output", "")),
-            cast("tuple[Mapping[str, object], ...]", more.pop("events", ())),
-            more,
-        )
+        return evidence.collect(self._launch.plan if self._launch else None, self._secrets)
 
     def _tell_configured(self) -> None:
         for implementation in self._plugins.implementations("configured"):
@@ -603,68 +582,6 @@ class Machine:
             )
         return launch
 
-    def _serve(self, caller: Caller, deadline: Deadline, operation: str) -> None:
-        __tracebackhide__ = True
-        try:
-            caller.serve(deadline)
-        except queue.Empty:
-            launch = self._launch
-            held_up = ""
-            if launch is not None:
-                launch.force_late()
-                held_up = launch.held_up_by()
-            error = MachineTimeout(
-                f"{self.name}: {operation}: not over {GRACE:g} s after its {deadline.timeout:g} s{held_up}",
-                machine=self.name,
-                state=self.state,
-            )
-            error.operation, error.timeout = operation, deadline.timeout
-            insist(
-                functools.partial(IOThread.get().post, caller.has_left, error)
-            )  # the walk goes on, with workers
-            raise error from None
-
-    def _hand_over(self, io: IOThread, caller: Caller, interrupt: BaseException) -> None:
-        """An exception from outside hit `launch`: see the machine ended, by workers, before it is raised.
-
-        A second one is raised at once, and the machine is ended all the same.
-        """
-        waiter = Caller(
-            io
-        )  # another one, since the first may have been released: up, just before the interrupt
-        insist(functools.partial(io.post, self._interrupted, caller, waiter, interrupt))
-        waiter.await_release(Deadline(UNASKED_CLEANUP))
-
-    def _interrupted(self, caller: Caller, waiter: Caller, interrupt: BaseException) -> None:
-        caller.has_left(interrupt)
-        launch = self._launch
-        if launch is not None and launch.caller is caller:
-            launch.interrupt(waiter, interrupt)
-        else:
-            waiter.release(None)
-
-    def _end(
-        self, launch: Launch, call: str, deadline: Deadline, *, guest: bool = False, at_once: bool = False
-    ) -> bool:
-        """Have the launch ended and wait for that; whether it was over already."""
-        __tracebackhide__ = True
-        io = launch.io
-        was_over = launch.final is not None
-        caller = Caller(io)
-        try:
-            had_ended = launch.has_ended
-            if at_once:
-                launch.kill_now()
-            io.post(functools.partial(launch.ask, caller, deadline, guest=guest, had_ended=had_ended))
-            self._serve(caller, deadline, call)
-        except VMError as error:
-            raise self._with_evidence(error) from None
-        except BaseException as interrupt:
-            insist(functools.partial(io.post, launch.hurry, caller, interrupt))
-            caller.await_release(Deadline(UNASKED_CLEANUP))
-            raise
-        return was_over
-
     def _raise(self, error: BaseException | None) -> None:
         __tracebackhide__ = True
         try:
@@ -676,18 +593,7 @@ class Machine:
             del error
 
     def _with_evidence(self, error: E) -> E:
-        if error.machine is None:
-            error.machine = self.name
-        if error.state is None:
-            error.state = self.state
-        if not any(error.evidence) and not isinstance(error, ConfigError | TransitionError):
-            error.attach(self.evidence())
-            run_state = self.run_state
-            if isinstance(error, MachineTimeout) and run_state not in {None, "running"}:
-                error.add_note(f"QEMU's run state: {run_state}")
-        if isinstance(error, LaunchError):
-            error.output = error.evidence.output
-        return self._redacted(error)
+        return self._redacted(evidence.complete(error, self))
 
     def _redacted(self, error: E) -> E:
         return error.redact(self._secrets.redact) if self._secrets else error

@@ -1,0 +1,89 @@
+"""The thread inside `launch`, `shutdown` or `kill`: serves the walk to its end, or leaves it to workers."""
+
+import functools
+import queue
+from typing import TYPE_CHECKING
+
+from .caller import GRACE, Caller, insist
+from .deadline import Deadline
+from .errors import MachineTimeout, VMError
+from .iothread import IOThread
+from .launch import UNASKED_CLEANUP, Launch
+
+if TYPE_CHECKING:
+    from .machine import Machine
+
+
+def serve(machine: "Machine", caller: Caller, deadline: Deadline, operation: str) -> None:
+    """Run the jobs of the walk until it releases the caller.
+
+    :raises MachineTimeout: when the I/O thread is held up and did not see to the deadline.
+    """
+    __tracebackhide__ = True
+    try:
+        caller.serve(deadline)
+    except queue.Empty:
+        launch = machine._launch
+        held_up = ""
+        if launch is not None:
+            launch.force_late()
+            held_up = launch.held_up_by()
+        error = MachineTimeout(
+            f"{machine.name}: {operation}: not over {GRACE:g} s after its {deadline.timeout:g} s{held_up}",
+            machine=machine.name,
+            state=machine.state,
+        )
+        error.operation, error.timeout = operation, deadline.timeout
+        # The walk goes on, with workers.
+        insist(functools.partial(IOThread.get().post, caller.has_left, error))
+        raise error from None
+
+
+def end(
+    machine: "Machine",
+    launch: Launch,
+    call: str,
+    deadline: Deadline,
+    *,
+    guest: bool = False,
+    at_once: bool = False,
+) -> bool:
+    """Have the launch ended and wait for that; whether it was over already."""
+    __tracebackhide__ = True
+    io = launch.io
+    was_over = launch.final is not None
+    caller = Caller(io)
+    try:
+        had_ended = launch.has_ended
+        if at_once:
+            launch.kill_now()
+        io.post(functools.partial(launch.ask, caller, deadline, guest=guest, had_ended=had_ended))
+        serve(machine, caller, deadline, call)
+    except VMError as error:
+        raise machine._with_evidence(error) from None
+    except BaseException as interrupt:
+        insist(functools.partial(io.post, launch.hurry, caller, interrupt))
+        caller.await_release(Deadline(UNASKED_CLEANUP))
+        raise
+    return was_over
+
+
+def hand_over(machine: "Machine", io: IOThread, caller: Caller, interrupt: BaseException) -> None:
+    """An exception from outside hit `launch`: see the machine ended, by workers, before it is raised.
+
+    A second one is raised at once, and the machine is ended all the same.
+    """
+    # Another one, since the first may have been released: up, just before the interrupt.
+    waiter = Caller(io)
+    insist(functools.partial(io.post, _interrupted, machine, caller, waiter, interrupt))
+    waiter.await_release(Deadline(UNASKED_CLEANUP))
+
+
+def _interrupted(machine: "Machine", caller: Caller, waiter: Caller, interrupt: BaseException) -> None:
+    """On the I/O thread."""
+    caller.has_left(interrupt)
+    launch = machine._launch
+    if launch is not None and launch.caller is caller:
+        launch.interrupt(waiter, interrupt)
+    else:
+        waiter.release(None)

@@ -33,7 +33,11 @@ def test_all_that_the_documents_promise_is_there() -> None:
     )
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLIC if name not in {"TABLE", "hookimpl", "hookspec"}])
+WITHOUT_DOCSTRING = {"Action", "TABLE", "hookimpl", "hookspec"}
+"""Data, a type, and objects of pluggy."""
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name not in WITHOUT_DOCSTRING])
 def test_every_public_name_has_a_docstring_of_its_own(name: str) -> None:
     value = getattr(vmfsm, name)
     assert value.__doc__

@@ -17,6 +17,7 @@ from vmfsm import (
     MachineTimeout,
     Reason,
     State,
+    TransitionError,
     Verdict,
     hookimpl,
 )
@@ -314,3 +315,11 @@ def test_events_that_are_verdicts(event: str, kind: str) -> None:
         assert caught.value.verdict is not None
         assert (caught.value.verdict.kind, caught.value.verdict.where) == (kind, "qmp")
         assert vm.qmp.wait_event(event)["data"] == {"action": "none"}
+
+
+def test_a_scope_is_entered_once() -> None:
+    scope = Machine("qemu-system-x86_64").verdicts.allowed("oops")
+    with scope, pytest.raises(TransitionError, match="once"):
+        scope.__enter__()
+    with pytest.raises(TransitionError, match="once"):
+        scope.__enter__()

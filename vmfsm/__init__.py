@@ -23,7 +23,7 @@ from .errors import (
 )
 from .hooks import hookimpl, hookspec
 from .jsonable import jsonable
-from .judging import ACTIONS
+from .judging import ACTIONS, Action
 from .lifecycle import TABLE, Event, Reason, State, Transition
 from .logpaths import open_for_log
 from .machine import Machine
@@ -37,6 +37,7 @@ __all__ = (
     "ACTIONS",
     "TABLE",
     "AbnormalExit",
+    "Action",
     "Capabilities",
     "Companion",
     "ConfigError",

@@ -6,9 +6,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vmfsm import Deadline, Machine, Verdict
+from vmfsm import Action, Deadline, Machine, Verdict
+from vmfsm_plugins.blocking import in_thread
 
 _ENDED = "QEMU has ended"
+_REMOVAL = 1.0
+"""Seconds for removing what is not whole: somebody waits for the verdict."""
 
 
 class Dump:
@@ -18,17 +21,21 @@ class Dump:
     """
 
     def __init__(
-        self, machine: Machine, path: str, timeout: float, settled: Callable[[Verdict, Verdict, str], object]
+        self,
+        machine: Machine,
+        path: str,
+        timeout: float,
+        settled: Callable[[Verdict, Verdict, Action], object],
     ) -> None:
         self._machine = machine
         self._path = path
         self._timeout = timeout
         self._settled = settled
-        self._held: list[tuple[Verdict, str]] = []
+        self._held: list[tuple[Verdict, Action]] = []
         self._task: asyncio.Task[dict[str, object]] | None = None
         self._begun = False
 
-    def takes(self, verdict: Verdict, action: str, *, wanted: bool) -> bool:
+    def takes(self, verdict: Verdict, action: Action, *, wanted: bool) -> bool:
         """Hold it back until the memory is in the file, or cannot be had; whether it does.
 
         While it does, it holds back all others, so that they are reported in their order.
@@ -50,12 +57,13 @@ class Dump:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
+            await self._remove()
 
     def _over(self, task: "asyncio.Task[dict[str, object]]") -> None:
         held, self._held, self._task = self._held, [], None
         self._settle(held, {"dump_error": _ENDED} if task.cancelled() else task.result())
 
-    def _settle(self, held: Sequence[tuple[Verdict, str]], result: Mapping[str, object]) -> None:
+    def _settle(self, held: Sequence[tuple[Verdict, Action]], result: Mapping[str, object]) -> None:
         """Report them, the first with what came of its dump."""
         for number, (verdict, action) in enumerate(held):
             what = verdict.what if number else {**verdict.what, **result}
@@ -68,12 +76,6 @@ class Dump:
         first: QEMU makes its file read-only, so that it could not be written again (but by root), and would
         follow a link.
         """
-        try:
-            os.unlink(self._path)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            return {"dump_error": f"{self._path} is there and can't be removed: {error.strerror}"}
         completed: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
 
         def hear(event: Mapping[str, Any]) -> None:
@@ -82,6 +84,12 @@ class Dump:
 
         arguments = {"paging": False, "protocol": f"file:{self._path}", "detach": True}
         limit = Deadline(self._timeout).timeout
+        try:
+            await self._make_way(limit)
+        except TimeoutError:
+            return {"dump_error": f"{self._path} can't be removed: it takes more than {limit:g} s"}
+        except OSError as error:
+            return {"dump_error": f"{self._path} is there and can't be removed: {error.strerror}"}
         try:
             unsubscribe = self._machine.qmp.subscribe(hear)
             try:
@@ -93,17 +101,20 @@ class Dump:
         except TimeoutError:
             return {"dump_error": f"not done after {limit:g} s: {self._path} is not whole"}
         except Exception as error:  # noqa: BLE001 - no monitor, or it refuses; and the verdict is to be told
-            self._remove()
+            await self._remove()
             return {"dump_error": str(error) or type(error).__name__}
-        except asyncio.CancelledError:
-            self._remove()
-            raise
         if data.get("result", {}).get("status") != "completed":
-            self._remove()
+            await self._remove()
             return {"dump_error": str(data.get("error", "QEMU failed"))}
         return {"dump": self._path}
 
-    def _remove(self) -> None:
+    async def _make_way(self, limit: float | None) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            async with asyncio.timeout(limit):
+                await in_thread(lambda: os.unlink(self._path))
+
+    async def _remove(self) -> None:
         """What is not whole is of no use, and large."""
-        with contextlib.suppress(OSError):
-            os.unlink(self._path)
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_REMOVAL):
+                await in_thread(lambda: os.unlink(self._path))

@@ -1,11 +1,12 @@
 """Scopes in which verdicts of some kinds are no trouble."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import contextlib
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from vmfsm import Machine, MachineDied, Verdict
+from vmfsm import Machine, MachineDied, TransitionError, Verdict
 
 
 class Expectation:
@@ -13,7 +14,7 @@ class Expectation:
 
     Verdicts of these kinds that come within it, in whatever launch, neither wake nor end anything; they are
     recorded with the action `expected`. Of scopes in one another the innermost that names a kind gets it. It
-    can be entered once.
+    can be entered once: a second time is a `TransitionError`.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Expectation:
         self._verdicts: list[Verdict] = []
         self._missing = set(kinds)
         self._complete = asyncio.Event()
+        self._entered = False
 
     def __repr__(self) -> str:
         return f"<Expectation of {', '.join(self.kinds)}; seen: {len(self._verdicts)}>"
@@ -55,6 +57,14 @@ class Expectation:
             self._complete.set()
 
     def __enter__(self) -> Self:
+        if self._entered:
+            raise TransitionError(
+                f"{self._machine.name}: {self!r} can be entered once",
+                event="enter",
+                machine=self._machine.name,
+                state=self._machine.state,
+            )
+        self._entered = True
         self._scopes.append(self)
         return self
 
@@ -62,17 +72,11 @@ class Expectation:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         __tracebackhide__ = True
-        try:
+        with self._leaving():
             if kind is None and self._demanded:
-                try:
-                    self._machine.run(
-                        self._come(), timeout=self._timeout, operation=self._operation, of_guest=True
-                    )
-                except MachineDied:
-                    if self._missing:
-                        raise
-        finally:
-            self._scopes.remove(self)
+                self._machine.run(
+                    self._come(), timeout=self._timeout, operation=self._operation, of_guest=True
+                )
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -81,15 +85,20 @@ class Expectation:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         __tracebackhide__ = True
-        try:
+        with self._leaving():
             if kind is None and self._demanded:
-                try:
-                    await self._machine.arun(
-                        self._come(), timeout=self._timeout, operation=self._operation, of_guest=True
-                    )
-                except MachineDied:
-                    if self._missing:
-                        raise
+                await self._machine.arun(
+                    self._come(), timeout=self._timeout, operation=self._operation, of_guest=True
+                )
+
+    @contextlib.contextmanager
+    def _leaving(self) -> Iterator[None]:
+        __tracebackhide__ = True
+        try:
+            yield
+        except MachineDied:
+            if self._missing:
+                raise
         finally:
             self._scopes.remove(self)
 
@@ -97,9 +106,6 @@ class Expectation:
     def _operation(self) -> str:
         return f"the wait for expected verdicts ({', '.join(self.kinds)})"
 
-    def _come(self) -> Coroutine[Any, Any, object]:
-        async def come() -> None:
-            self._flush()
-            await self._complete.wait()
-
-        return come()
+    async def _come(self) -> None:
+        self._flush()
+        await self._complete.wait()

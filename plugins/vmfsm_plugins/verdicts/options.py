@@ -3,9 +3,9 @@
 import difflib
 import os
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, cast
 
-from vmfsm import ACTIONS, ConfigError, Deadline, check_path
+from vmfsm import ACTIONS, Action, ConfigError, Deadline, check_path
 
 from .patterns import Pattern
 from .rules import CONSOLE, OUTPUT, REPORTED, RULES, Rule
@@ -18,14 +18,14 @@ _SOURCES = {
 _CHOICES = tuple(action for action in ACTIONS if action != "expected")
 
 
-def check_action(action: object, field: str) -> str:
+def check_action(action: object, field: str) -> Action:
     """:raises ConfigError: for what is no action that can be chosen."""
     if not isinstance(action, str) or action not in _CHOICES:
         raise ConfigError(f"{field} must be one of {', '.join(_CHOICES)}, not {action!r}", field=field)
-    return action
+    return cast(Action, action)
 
 
-def check_rules(given: object, default: str | None) -> dict[str, Rule]:
+def check_rules(given: object, default: Action | None) -> dict[str, Rule]:
     """The built-in rules, changed and added to.
 
     :param default: the action of all rules that do not say their own.

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
-from vmfsm import ConfigError, Deadline, LaunchPlan, Machine, Verdict, hookimpl
+from vmfsm import Action, ConfigError, Deadline, LaunchPlan, Machine, Verdict, hookimpl
+from vmfsm_plugins.blocking import in_thread
 
 from .dumping import Dump
 from .expecting import Expectation
@@ -134,7 +135,8 @@ class Verdicts:
         self._counts = Counter()
         plan.on_evidence(lambda: {"verdicts": self.seen})
         if self._dump_directory is not None:
-            if not os.path.isdir(self._dump_directory):  # noqa: ASYNC240 - no wait worth a thread
+            directory = self._dump_directory
+            if not await in_thread(lambda: os.path.isdir(directory)):
                 raise NotADirectoryError(
                     f"options['verdicts']['dump'] is not a directory: {self._dump_directory}"
                 )
@@ -143,7 +145,7 @@ class Verdicts:
             plan.on_exit(self._dump.end)
 
     @hookimpl
-    def judge(self, machine: Machine, verdict: Verdict) -> str:
+    def judge(self, machine: Machine, verdict: Verdict) -> Action:
         rule = self._rules.get(verdict.kind, self._other)
         if rule.action == "none":
             return "none"
@@ -169,10 +171,10 @@ class Verdicts:
         scope = self._scope_of(kind)
         return scope is not None and kind not in {verdict.kind for verdict in scope.verdicts}
 
-    def _settled(self, held: Verdict, verdict: Verdict, action: str) -> None:
+    def _settled(self, held: Verdict, verdict: Verdict, action: Action) -> None:
         self._seen = [verdict if one is held else one for one in self._seen]
         assert self._machine is not None
-        self._machine.report(verdict, action=action)  # type: ignore[arg-type]  # one of them
+        self._machine.report(verdict, action=action)
 
     def _flush(self) -> None:
         for watcher in self._watchers:

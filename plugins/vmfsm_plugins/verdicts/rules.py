@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from vmfsm import Action
+
 
 class Rule(NamedTuple):
     """A kind of verdict: how it is found in streams, and what is to follow, whoever has found it."""
@@ -10,7 +12,7 @@ class Rule(NamedTuple):
     """None where others report it."""
     sources: frozenset[str] = frozenset()
     """Where it is looked for: in the consoles, in QEMU's output."""
-    action: str = "wake"
+    action: Action = "wake"
     dump: bool = True
     apart: int = 0
     """Bytes in which a match of another pattern belongs to the first: several lines may tell of one thing."""

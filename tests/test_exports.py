@@ -1,5 +1,6 @@
 """What is public is what `__all__` says, documented and annotated, and little work to import."""
 
+import ast
 import inspect
 import json
 import subprocess
@@ -11,6 +12,7 @@ from importlib import resources
 import pytest
 
 import vmfsm
+from tests.waiting import LIMIT
 from vmfsm import hooks
 
 PUBLIC = sorted(vmfsm.__all__)
@@ -19,12 +21,39 @@ CLASSES = [name for name in PUBLIC if inspect.isclass(getattr(vmfsm, name))]
 
 def test_all_is_what_there_is() -> None:
     assert len(set(vmfsm.__all__)) == len(vmfsm.__all__)
-    public = {
-        name
-        for name, value in vars(vmfsm).items()
-        if not name.startswith("_") and not inspect.ismodule(value)
+    public = {name for name in dir(vmfsm) if not name.startswith("_") and name != "TYPE_CHECKING"}
+    assert {name for name in public if not inspect.ismodule(getattr(vmfsm, name))} == set(vmfsm.__all__)
+
+
+def test_type_checkers_and_programs_are_told_the_same() -> None:
+    """What is imported for type checkers alone, programs are given from the same module."""
+    told = {
+        alias.name: node.module
+        for node in ast.walk(ast.parse(inspect.getsource(vmfsm)))
+        if isinstance(node, ast.ImportFrom) and node.level == 1
+        for alias in node.names
     }
-    assert public == set(vmfsm.__all__)
+    assert told.keys() == set(vmfsm.__all__)
+    assert told == vmfsm._MODULE_OF | {"jsonable": "jsonable"}
+
+
+def test_each_module_can_be_the_first() -> None:
+    """Imported on demand, they come in any order: none may need another one to have been there before."""
+    script = """
+import os, sys
+import vmfsm
+for module, names in vmfsm._MODULES.items():
+    if os.fork() == 0:
+        assert [getattr(vmfsm, name) for name in names]
+        os._exit(0)
+    assert os.wait()[1] == 0, module
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=LIMIT)
+
+
+def test_what_there_is_not_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'vmfsm' has no attribute 'machinery'"):
+        vmfsm.machinery  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_all_that_the_documents_promise_is_there() -> None:
@@ -91,15 +120,23 @@ def test_types_are_shipped() -> None:
     assert resources.files("vmfsm").joinpath("py.typed").is_file()
 
 
-def test_importing_is_light() -> None:
-    """No thread, and none of the slow modules that only some calls need."""
-    script = """
+def imported_by(statement: str) -> tuple[list[str], int]:
+    """The modules that a statement imports, and how many threads there are then."""
+    script = f"""
 import json, sys, threading
 before = set(sys.modules)
-import vmfsm
+{statement}
 print(json.dumps([sorted(set(sys.modules) - before), threading.active_count()]))
 """
-    modules, threads = json.loads(subprocess.check_output([sys.executable, "-c", script], timeout=60))
+    modules, threads = json.loads(subprocess.check_output([sys.executable, "-c", script], timeout=LIMIT))
+    return modules, threads
+
+
+def test_importing_is_light() -> None:
+    """What is not asked for is not imported: no machine, no thread, none of the slow modules."""
+    modules, _ = imported_by("import vmfsm")
+    assert [name for name in modules if name.startswith("vmfsm")] == ["vmfsm", "vmfsm.jsonable"]
+    modules, threads = imported_by("from vmfsm import Machine")
     assert threads == 1
     assert "vmfsm.machine" in modules
     assert [name for name in modules if name.startswith(("vmfsm_plugins", "qemu", "pytest"))] == []

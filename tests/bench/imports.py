@@ -1,7 +1,8 @@
 """`from vmfsm import Machine` beside the import of the three packages that it is built on.
 
 In fresh interpreters. Nothing is subtracted: these are whole processes, from spawn to reaped. What of them
-is Python itself is a figure of its own. All of them find compiled modules, as those of an installed package are.
+is Python itself is a figure of its own. All of them find compiled modules, as those of an installed
+package are.
 """
 
 import os

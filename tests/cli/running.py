@@ -1,0 +1,28 @@
+"""Running the command line as users do: as a program, whose output goes somewhere."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from tests.waiting import LIMIT
+
+COLUMNS_UNKNOWN = {"COLUMNS": None, "NO_COLOR": None, "TERM": "xterm-256color"}
+
+
+def environment(changes: Mapping[str, str | None]) -> dict[str, str]:
+    """This process's, with changes; `None` takes a variable away."""
+    merged = {**os.environ, **COLUMNS_UNKNOWN, **changes}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def vmfsm(*arguments: str, **env: str | None) -> subprocess.CompletedProcess[str]:
+    """`vmfsm ARGUMENTS`, with pipes."""
+    return subprocess.run(
+        [sys.executable, "-m", "vmfsm", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment(env),
+        timeout=LIMIT,
+    )

@@ -27,6 +27,11 @@ settings.load_profile("vmfsm")
 BUILT_IN = ("console", "fdpass", "logs", "migration", "qmp", "snapshots", "verdicts")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The one that takes longest is first, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: "tests/walks/" not in item.nodeid)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def interrupts() -> None:
     """Ctrl-C is heard: a shell has what it runs in the background ignore it, and every child of that."""

@@ -167,7 +167,7 @@ def test_two_that_migrate(qemu: str, tmp_path: Path) -> None:
             event = each.events_wait(events, timeout=60.0)
             assert event is not None
             assert event["data"] == {"status": "completed"}
-        assert source.cmd("query-status")["status"] == "postmigrate"
+        until(lambda: source.cmd("query-status")["status"] == "postmigrate")  # a moment after the event
         source.kill()
         source.launch()
         assert source.cmd("query-status")["status"] == "running"

@@ -13,8 +13,12 @@ class Row(NamedTuple):
     """In a line. The docstring of the command begins with it."""
 
 
-SECTIONS = {
-    "What is here": (Row("gc", "gc:gc", "Kill and remove what dead programs have left behind."),),
+SECTIONS: dict[str, tuple[Row, ...]] = {
+    "What is here": (
+        Row("doctor", "doctor:doctor", "Say what runs here, what is missing, and what to do about it."),
+        Row("plugins", "plugins:plugins", "Show what plugins are loaded, and from where."),
+        Row("gc", "gc:gc", "Kill and remove what dead programs have left behind."),
+    ),
 }
 """In the order of `vmfsm --help`."""
 

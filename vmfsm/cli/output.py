@@ -1,10 +1,13 @@
 """What commands print: tables that fit the terminal, JSON, ages as people say them."""
 
+import contextlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+import textwrap
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import click
@@ -47,9 +50,42 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s" if seconds < 100 else age(seconds)
 
 
+_PATIENCE = 1.0
+"""Seconds after which it is said what takes so long."""
+
+
+@contextlib.contextmanager
+def progress(text: str) -> Iterator[None]:
+    """Say on stderr what is going on, where that takes more than a second; a terminal is wiped afterwards."""
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+
+    def say() -> None:
+        click.echo(f"{text} ...", err=True, nl=not is_terminal)
+
+    timer = threading.Timer(_PATIENCE, say)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        if is_terminal:
+            click.echo("\r\x1b[K", err=True, nl=False, color=True)
+
+
 def terminal_width() -> int | None:
     """Of what stdout goes to, in columns (`COLUMNS` overrides it); `None` where that is no terminal."""
     return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
+
+
+def paragraph(text: str, indent: str = "") -> str:
+    """A text in lines that fit the terminal, further ones indented; elsewhere as it is."""
+    width = terminal_width()
+    if width is None:
+        return indent + text
+    further = indent + "    "
+    return textwrap.fill(text, max(width, 20), initial_indent=indent, subsequent_indent=further)
 
 
 def cell_width(text: str) -> int:
@@ -139,5 +175,5 @@ _LEAST = 12
 def _aligned(cell: Cell, width: int, right: bool) -> str:
     text = fitting(cell.text, width)
     space = " " * (width - cell_width(text))
-    styled = click.style(text, fg=cell.fg, dim=cell.dim or None) if text else ""
+    styled = click.style(text, fg=cell.fg, dim=cell.dim or None) if cell.fg or cell.dim else text
     return space + styled if right else styled + space

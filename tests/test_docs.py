@@ -34,13 +34,14 @@ from vmfsm_plugins.logs import Logs
 from vmfsm_plugins.migration import AsyncMigration, Migration, MigrationError, Progress
 from vmfsm_plugins.qmp import QMP
 from vmfsm_plugins.qmp.aio import AsyncQMP
+from vmfsm_plugins.recorder import Recorder
 from vmfsm_plugins.snapshots import AsyncSnapshots, Snapshot, Snapshots
 from vmfsm_plugins.verdicts import Expectation, Verdicts
 from vmfsm_plugins.verdicts.rules import RULES
 
 import vmfsm
 from tests.waiting import LIMIT
-from vmfsm import compat, errors, hooks, qemu_img, testing
+from vmfsm import compat, errors, hooks, qemu_img, recording, testing
 from vmfsm.compat import errors as compat_errors
 from vmfsm.compat import qemu_utils
 from vmfsm.compat.monitor import Monitor
@@ -288,6 +289,8 @@ def test_each_member_of_a_machine_is_mentioned(name: str) -> None:
         ("snapshots.md", Snapshot),
         ("fds.md", FDPass),
         ("migration.md", Migration),
+        ("recorder.md", Recorder),
+        ("recorder.md", recording.Recording),
         ("verdicts.md", Verdicts),
         ("verdicts.md", Expectation),
     ],
@@ -296,7 +299,7 @@ def test_each_option_and_member_of_a_plugin_is_on_its_page(page: str, offered: t
     # The last two are for the plugin, not for users.
     known = {*hooks.ALL_HOOKS, "name", "before", "after", "consoles", "open", "last_lines", "hear"}
     names = {name for name in members(offered) if name not in known}
-    if offered not in {Console, Expectation}:
+    if offered not in {Console, Expectation, recording.Recording}:
         options = inspect.signature(offered).parameters.values()
         names |= {option.name for option in options if option.kind is option.KEYWORD_ONLY}
     text = text_of(page)

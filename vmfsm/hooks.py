@@ -113,8 +113,8 @@ def state_changed(machine: "Machine", transition: "Transition") -> None:
 def records(machine: "Machine", batch: "Sequence[Record]") -> None:
     """Observer: these records were added to the timeline, none twice.
 
-    Called as `state_changed` is. An observer that is slower than its machine loses the oldest records: a
-    record of kind `dropped` says how many.
+    Called as `state_changed` is; what comes within 20 ms is one batch. An observer that is slower than its
+    machine loses the oldest records: a record of kind `dropped` says how many.
     """
 
 

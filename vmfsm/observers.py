@@ -16,6 +16,10 @@ from .workers import Workers
 
 PATIENCE = 0.5
 """Seconds that a slow observer can hold up the return of `launch`, `shutdown`, `kill` and `wait`."""
+PACE = 0.02
+"""Seconds for which records are collected, so that a busy machine tells of many at once."""
+_ENOUGH_BYTES = 256 * 1024
+"""So many are not kept back."""
 _MOST_PENDING_BYTES = 16 * 1024 * 1024
 _LOGGER = logging.getLogger("vmfsm.observers")
 
@@ -23,7 +27,8 @@ _LOGGER = logging.getLogger("vmfsm.observers")
 class Observers:
     """The observer hooks of one machine: batches of records, and changes of state. On the I/O thread only.
 
-    One batch is on its way at a time, in a worker; what comes meanwhile waits, bounded.
+    What comes is collected for a moment. One batch is on its way at a time, in a worker; what comes meanwhile
+    waits, bounded.
     """
 
     def __init__(self, machine: object, name: str, plugins: PluginSet) -> None:
@@ -38,7 +43,8 @@ class Observers:
         self._transitions: list[Transition] = []
         self._bytes = 0
         self._dropped = 0
-        self._telling: asyncio.Task[None] | None = None
+        self._soon: asyncio.TimerHandle | None = None
+        self._telling = False
         self._waiting: list[asyncio.Future[None]] = []
 
     def add(self, record: Record, size: int, transition: Transition | None = None) -> None:
@@ -51,19 +57,32 @@ class Observers:
         while self._bytes > _MOST_PENDING_BYTES:
             self._bytes -= self._pending.popleft()[1]
             self._dropped += 1
-        if self._telling is None or self._telling.done():
-            io = IOThread.get()
-            self._telling = io.start(self._tell(io))
+        if self._telling:
+            return
+        if self._bytes >= _ENOUGH_BYTES:
+            self._begin()
+        elif self._soon is None:
+            self._soon = IOThread.get().loop.call_later(PACE, self._begin)
 
     async def told(self) -> None:
         """Wait until all that was added so far has been told, at most `PATIENCE` seconds."""
-        if self._telling is not None and not self._telling.done():
+        if self._telling or self._pending:
             told = asyncio.get_running_loop().create_future()
             self._waiting.append(told)
+            self._begin()
             await asyncio.wait({told}, timeout=PATIENCE)
 
+    def _begin(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        if not self._telling:
+            self._telling = True
+            io = IOThread.get()
+            io.start(self._tell(io))
+
     async def _tell(self, io: IOThread) -> None:
-        while self._pending or self._waiting:
+        while True:
             batch = [record for record, _ in self._pending]
             transitions, self._transitions = self._transitions, []
             waiting, self._waiting = self._waiting, []
@@ -77,6 +96,11 @@ class Observers:
             await job.done
             for told in waiting:
                 told.set_result(None)
+            if not self._waiting and self._bytes < _ENOUGH_BYTES:
+                break
+        self._telling = False
+        if self._pending:
+            self._soon = io.loop.call_later(PACE, self._begin)
 
     def _call_all(self, transitions: list[Transition], batch: tuple[Record, ...]) -> None:
         """In a worker."""

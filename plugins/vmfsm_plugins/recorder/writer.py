@@ -1,0 +1,168 @@
+"""The threads that write recordings, one for each directory: a file system that hangs holds up that alone."""
+
+import atexit
+import collections
+import contextlib
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+
+from .lines import as_line
+from .pieces import Pieces
+
+PATIENCE = 0.2
+"""Seconds that a change of state waits for its line to be written."""
+MOST_PENDING = 8 * 1024 * 1024
+"""Bytes of lines that wait for a file system."""
+_LOGGER = logging.getLogger("vmfsm.recorder")
+
+
+class Recording:
+    """What is to be written of one launch. From any thread."""
+
+    def __init__(self, name: str, pieces: Pieces) -> None:
+        self.name = name
+        self.pieces = pieces
+        self.pending: collections.deque[bytes] = collections.deque()
+        self.bytes = 0
+        self.lost = 0
+        """Lines that are not in the file, and of which it does not say so yet."""
+        self.dropped = 0
+        """Lines that are not in the file."""
+        self.error: str | None = None
+        """Why lines were lost last."""
+        self.closing = False
+        self.queued = False
+        """The writer's thread has it, or will."""
+
+
+class Writer:
+    """Writes the recordings of one directory, in a thread that is there while one is open."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._queue: collections.deque[Recording] = collections.deque()
+        self._open: set[Recording] = set()
+        self._thread: threading.Thread | None = None
+        self._busy_since: float | None = None
+
+    @property
+    def hangs(self) -> bool:
+        """The file system takes its time."""
+        since = self._busy_since
+        return since is not None and time.monotonic() - since > PATIENCE
+
+    def add(self, recording: Recording, lines: Sequence[bytes], *, close: bool = False) -> None:
+        """Have lines written. Never waits for a file; the oldest are dropped where it is too slow.
+
+        :param close: nothing more is expected.
+        """
+        with self._changed:
+            recording.pending.extend(lines)
+            recording.bytes += sum(map(len, lines))
+            while recording.bytes > MOST_PENDING:
+                recording.bytes -= len(recording.pending.popleft())
+                recording.lost += 1
+                recording.dropped += 1
+                recording.error = "the file system is too slow"
+            recording.closing = close
+            self._open.add(recording)
+            if not recording.queued:
+                recording.queued = True
+                self._queue.append(recording)
+            if self._thread is None:
+                thread = threading.Thread(target=self._work, name="vmfsm-recorder", daemon=True)
+                with contextlib.suppress(RuntimeError):  # there can be none: the interpreter exits, say
+                    thread.start()
+                    self._thread = thread
+            self._changed.notify_all()
+
+    def flush(self, recording: Recording) -> None:
+        """Wait until all that was added is written, or was tried to: `PATIENCE` seconds, once."""
+        if not self.hangs:
+            with self._changed:
+                self._changed.wait_for(lambda: not recording.queued, PATIENCE)
+
+    def flush_all(self) -> None:
+        """The same for every recording."""
+        for recording in tuple(self._open):
+            self.flush(recording)
+
+    # -- in its thread --------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._queue:
+                    if not self._open:
+                        self._thread = None
+                        return
+                    self._changed.wait()
+                recording = self._queue.popleft()
+                lines, closing, lost = list(recording.pending), recording.closing, recording.lost
+                recording.pending.clear()
+                recording.bytes = recording.lost = 0
+                self._busy_since = time.monotonic()
+            unwritten = _write(recording, lines, lost)
+            if closing:
+                recording.pieces.close()
+            with self._changed:
+                self._busy_since = None
+                recording.lost += unwritten
+                if recording.pending or recording.closing != closing:
+                    self._queue.append(recording)
+                else:
+                    recording.queued = False
+                    if closing:
+                        self._open.discard(recording)
+                self._changed.notify_all()
+
+
+def _write(recording: Recording, lines: list[bytes], lost: int) -> int:
+    """Write lines, and before them how many were lost; how many are lost now without a word in the file."""
+    pieces = recording.pieces
+    note = [as_line("dropped", time.monotonic(), {"records": lost, "error": recording.error})] if lost else []
+    before = pieces.lines
+    try:
+        pieces.write([*note, *lines])
+    except OSError as error:
+        if recording.error is None:
+            what = f"{error.strerror or error}: {error.filename or pieces.path}"
+            _LOGGER.warning("%s: records are lost: %s", recording.name, what)
+        recording.error = error.strerror or str(error)
+    written = pieces.lines - before
+    unwritten = len(lines) - max(0, written - len(note))
+    recording.dropped += unwritten
+    return unwritten if written else lost + unwritten
+
+
+# -- of this process ----------------------------------------------------------------------------------------
+
+_writers: "weakref.WeakValueDictionary[str, Writer]" = weakref.WeakValueDictionary()
+_locks = [threading.Lock()]
+
+
+def writer_for(directory: str) -> Writer:
+    """The writer for a directory, the same for all machines that record there."""
+    with _locks[0]:
+        writer = _writers.get(directory)
+        if writer is None:
+            writer = _writers[directory] = Writer()
+        return writer
+
+
+def _flush_all() -> None:
+    for writer in tuple(_writers.values()):
+        writer.flush_all()
+
+
+def _forget_in_child() -> None:
+    _writers.clear()
+    _locks[0] = threading.Lock()
+
+
+atexit.register(_flush_all)
+os.register_at_fork(after_in_child=_forget_in_child)

@@ -1,0 +1,189 @@
+"""The recorder: what is in its files, where they are, and that it is off where nobody asked for it."""
+
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.endings import MakeGuest, guests, until_guest_is_up
+from tests.recordings import files_in, lines_of, read
+from tests.waiting import until
+from vmfsm import ConfigError, LaunchError, Machine, Record, State, recording
+from vmfsm.testing import GUEST_ARGS
+
+Make = Callable[..., Machine]
+
+
+@pytest.fixture
+def guest(qemu: str) -> Iterator[MakeGuest]:
+    with guests(qemu) as make:
+        yield make
+
+
+@pytest.fixture
+def recorded(guest: MakeGuest, tmp_path: Path) -> Make:
+    """Makes guests that are recorded in `tmp_path / "records"`."""
+
+    def make(**options: object) -> Machine:
+        return guest(options={"recorder": {"directory": tmp_path / "records", **options}})
+
+    return make
+
+
+def path_of(vm: Machine) -> str:
+    path = vm.plugin("recorder").path
+    assert isinstance(path, str)
+    return path
+
+
+def as_told(records: Iterator[Record]) -> list[tuple[str, float]]:
+    return [(record.kind, round(record.at, 6)) for record in records]
+
+
+def test_it_is_off(guest: MakeGuest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VMFSM_RECORD", raising=False)
+    vm = guest().launch()
+    recorder = vm.plugin("recorder")
+    assert (recorder.path, recorder.dropped) == (None, 0)
+    assert not {hook for hook in ("records", "state_changed", "pre_launch") if hasattr(recorder, hook)}
+    assert "vmfsm-recorder" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_all_records_when_the_call_returns(recorded: Make) -> None:
+    vm = recorded().launch()
+    it = read(path_of(vm))
+    assert as_told(it.records()) == as_told(iter(vm.timeline))
+    assert it.problems == ("it ends in state running: its harness was killed, or goes on",)
+    until_guest_is_up(vm)
+    vm.shutdown()
+    assert as_told(it.records()) == as_told(iter(vm.timeline))
+    assert not it.problems
+    assert vm.plugin("recorder").dropped == 0
+    until(lambda: "vmfsm-recorder" not in {thread.name for thread in threading.enumerate()})
+
+
+def test_the_header(recorded: Make) -> None:
+    vm = recorded().launch()
+    header = read(path_of(vm)).header
+    assert (header["format"], header["version"], header["piece"]) == (recording.FORMAT, recording.VERSION, 1)
+    assert (header["name"], header["launch"]) == (vm.name, 1)
+    harness = header["harness"]
+    assert isinstance(harness, dict)
+    assert harness["pid"] == os.getpid()
+    assert "test_the_header" in str(harness["test"])
+
+
+def test_times(recorded: Make) -> None:
+    vm = recorded().launch()
+    it = read(path_of(vm))
+    began = next(it.records())
+    assert Path(path_of(vm)).stem.split("-")[-3] == it.time(began.at).strftime("%Y%m%dT%H%M%SZ")
+
+
+def test_each_launch_has_a_file(recorded: Make, tmp_path: Path) -> None:
+    vm = recorded()
+    paths = []
+    for _ in range(3):
+        vm.launch()
+        paths.append(path_of(vm))
+        vm.shutdown()
+    assert [str(path) for path in files_in(tmp_path / "records")] == paths, "in order"
+    for number, path in enumerate(paths, 1):
+        it = read(path)
+        kinds = [record.kind for record in it.records()]
+        assert it.header["launch"] == number
+        assert kinds.count("transition") == 4
+        assert kinds[0] == "transition"
+        assert it.problems == ()
+
+
+def test_it_is_private(recorded: Make, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        vm = recorded().launch()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(os.stat(path_of(vm)).st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(tmp_path / "records").st_mode) == 0o700
+
+
+def test_by_the_environment(guest: MakeGuest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VMFSM_RECORD", "here")
+    vm = guest().launch()
+    assert os.path.dirname(path_of(vm)) == str(tmp_path / "here")
+    other = guest(options={"recorder": {"directory": tmp_path / "there"}}).launch()
+    assert os.path.dirname(path_of(other)) == str(tmp_path / "there"), "the option wins"
+    with pytest.raises(ConfigError):
+        guest(block=["recorder"]).plugin("recorder")
+    monkeypatch.setenv("VMFSM_RECORD", "")
+    assert guest().launch().plugin("recorder").path is None
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"directory": ""}, "directory"),
+        ({"directory": "a\0b"}, "directory"),
+        ({"directory": 3}, "directory"),
+        ({"max_bytes": 0}, "max_bytes"),
+        ({"max_bytes": "1"}, "max_bytes"),
+        ({"max_bytes": True}, "max_bytes"),
+        ({"files": 1}, "files"),
+        ({"files": 2.5}, "files"),
+        ({"max_bytes": 100_000, "files": 100}, "max_bytes"),
+    ],
+)
+def test_bad_options(qemu: str, options: dict[str, object], field: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Machine(qemu, GUEST_ARGS, options={"recorder": options})
+    assert caught.value.field == f"options['recorder']['{field}']"
+
+
+def test_a_directory_that_cannot_be(guest: MakeGuest, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    vm = guest(options={"recorder": {"directory": tmp_path / "file" / "records"}})
+    with pytest.raises(LaunchError, match=r"'recorder', or VMFSM_RECORD: Not a directory"):
+        vm.launch()
+    assert vm.state is State.FAILED
+
+
+def test_a_launch_that_failed(guest: MakeGuest, tmp_path: Path) -> None:
+    vm = guest(more=["-device", "no-such-device"], options={"recorder": {"directory": tmp_path}})
+    with pytest.raises(LaunchError):
+        vm.launch()
+    it = read(path_of(vm))
+    picture = it.snapshot()
+    assert (picture["state"], picture["reason"]) == ("failed", "launch-error")
+    assert "no-such-device" in str(picture["details"])
+    assert it.problems == ()
+
+
+def test_the_picture_is_that_of_the_machine(recorded: Make) -> None:
+    vm = recorded().launch()
+    until_guest_is_up(vm)
+    vm.shutdown()
+    picture = read(path_of(vm)).snapshot()
+    assert (picture["name"], picture["state"], picture["reason"]) == (vm.name, "stopped", "requested")
+    history = picture["history"]
+    assert isinstance(history, list)
+    told = [(row["event"], row["source"], row["dest"]) for row in history if isinstance(row, dict)]
+    assert told == [(change.event.value, change.source.value, change.dest.value) for change in vm.history]
+    assert picture["command"] == list(vm.command)
+    assert (picture["exit_status"], picture["pid"]) == (0, None)
+    assert "vmfsm guest ready" in str(picture["details"])
+
+
+def test_two_machines_of_one_name(qemu: str, tmp_path: Path) -> None:
+    machines = [
+        Machine(qemu, GUEST_ARGS, name="twin", options={"recorder": {"directory": tmp_path}}) for _ in "ab"
+    ]
+    for vm in machines:
+        with vm:
+            vm.launch()
+    assert len({path_of(vm) for vm in machines}) == 2
+    for path in files_in(tmp_path):
+        assert list(lines_of(path))

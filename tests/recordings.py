@@ -1,0 +1,43 @@
+"""Recordings as tests look at them: each line held to the schema."""
+
+import functools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from vmfsm import recording
+
+
+@functools.cache
+def validator() -> Draft202012Validator:
+    schema = recording.schema()
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
+def lines_of(path: Path) -> Iterator[Any]:
+    """Those of one file, each of which must be whole, and as documented."""
+    data = path.read_bytes()
+    assert data.isascii()
+    assert data.endswith(b"\n"), "whole lines"
+    for number, line in enumerate(data.splitlines()):
+        value = json.loads(line)
+        validator().validate(value)
+        assert ("format" in value) == (number == 0), "one header, and that first"
+        yield value
+
+
+def files_in(directory: Path) -> list[Path]:
+    return sorted(directory.glob("*.jsonl"))
+
+
+def read(path: object) -> recording.Recording:
+    """One all of whose lines are as documented."""
+    assert isinstance(path, str)
+    found = recording.read(path)
+    for file in found.files:
+        assert list(lines_of(Path(file)))
+    return found

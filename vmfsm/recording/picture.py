@@ -1,0 +1,169 @@
+"""What records tell of a machine: the same picture that a living one gives of itself."""
+
+import collections
+import datetime
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from vmfsm.jsonable import JSON, jsonable
+from vmfsm.timeline import Record
+
+_SNAPSHOT_VERSION = 1
+_MOST_TRANSITIONS = 100
+_MOST_HOOKS = 200
+_MOST_RECORDS = 50
+_MOST_VERDICTS = 20
+_MOST_WAITS = 100
+_MOST_CONSOLES = 50
+_MOST_EVENTS = 20
+_MOST_LINES = 20
+_MOST_TEXT = 16 * 1024
+
+
+class Picture:
+    """Made of the records of one launch, one after the other, in bounded memory.
+
+    Records may be anybody's: whatever is in one that is not as documented is not shown.
+    """
+
+    def __init__(self, header: Mapping[str, Any]) -> None:
+        self._header = header
+        self.now: float = header["clocks"]["monotonic"]
+        """When the last record was made."""
+        self._history: collections.deque[Record] = collections.deque(maxlen=_MOST_TRANSITIONS)
+        self._hooks: collections.deque[JSON] = collections.deque(maxlen=_MOST_HOOKS)
+        self._running: dict[object, Record] = {}
+        self._waits: dict[object, Record] = {}
+        self._holds: dict[object, Record] = {}
+        self._timeline: collections.deque[Record] = collections.deque(maxlen=_MOST_RECORDS)
+        self._verdicts: collections.deque[Record] = collections.deque(maxlen=_MOST_VERDICTS)
+        self._events: collections.deque[JSON] = collections.deque(maxlen=_MOST_EVENTS)
+        self._consoles: dict[str, str] = {}
+        self._output = ""
+        self._command: JSON = jsonable(header.get("command") or [])
+        self._pid: JSON = None
+        self._exit_status: JSON = None
+
+    def add(self, record: Record) -> None:
+        """The next one."""
+        kind, at, data = record
+        self.now = max(at, self.now) if self._timeline else at
+        self._timeline.append(record)
+        match kind:
+            case "transition":
+                self._history.append(record)
+            case "hook-begin":
+                _remember(self._running, _key(data, "hook", "plugin"), record)
+            case "hook":
+                self._running.pop(_key(data, "hook", "plugin"), None)
+                self._hooks.append(_chosen(data, "hook", "plugin", "seconds", "error"))
+            case "wait-begin":
+                _remember(self._waits, _key(data, "operation", "thread", "caller"), record)
+            case "wait":
+                self._waits.pop(_key(data, "operation", "thread", "caller"), None)
+            case "hold":
+                _remember(self._holds, _key(data, "by"), record)
+            case "release":
+                self._holds.pop(_key(data, "by"), None)
+            case "spawn" | "adopt":
+                self._command = jsonable(data.get("command"))
+                self._pid = jsonable(data.get("pid"))
+            case "exit":
+                self._pid = None
+                self._exit_status = jsonable(data.get("status"))
+            case "verdict":
+                self._verdicts.append(record)
+            case "qmp-event":
+                self._events.append(jsonable(data))
+            case "console":
+                self._hear(str(data.get("console")), str(data.get("text", "")))
+            case "output":
+                self._output = (self._output + str(data.get("text", "")))[-_MOST_TEXT:]
+
+    def snapshot(self, taken: datetime.datetime) -> dict[str, JSON]:
+        """As `Machine.snapshot` has it."""
+        header = self._header
+        command = self._command if isinstance(self._command, list) else []
+        last = self._history[-1] if self._history else None
+        hold = next(iter(self._holds.values()), None)
+        running = next(reversed(self._running.values()), None)
+        return {
+            "version": _SNAPSHOT_VERSION,
+            "taken": taken.isoformat(),
+            "name": header["name"],
+            "state": jsonable(last.data.get("dest")) if last else "configured",
+            "reason": jsonable(last.data.get("reason")) if last else None,
+            "since": self.now - last.at if last else 0.0,
+            "held": jsonable(hold.data.get("reason") or hold.data.get("by")) if hold else None,
+            "launches": jsonable(header.get("launch")),
+            "history": self._told_history(),
+            "hooks": list(self._hooks),
+            "running_hook": f"{running.data.get('hook')} of plugin {running.data.get('plugin')!r}"
+            if running
+            else None,
+            "command": command,
+            "shell": jsonable(header.get("shell")) or shlex.join(map(str, command)),
+            "environment": jsonable(header.get("environment") or {}),
+            "cwd": jsonable(header.get("cwd")),
+            "pid": self._pid,
+            "exit_status": self._exit_status,
+            "harness": jsonable(header.get("harness")),
+            "waits": [self._told_wait(record) for record in self._waits.values()],
+            "timeline": [self._told(record) for record in self._timeline],
+            "verdicts": [self._told(record) for record in self._verdicts],
+            "paths": jsonable(header.get("paths") or {}),
+            "plugins": jsonable(header.get("plugins") or []),
+            "details": self._details(),
+        }
+
+    def _hear(self, console: str, text: str) -> None:
+        if console in self._consoles or len(self._consoles) < _MOST_CONSOLES:
+            self._consoles[console] = (self._consoles.get(console, "") + text)[-_MOST_TEXT:]
+
+    def _told(self, record: Record) -> dict[str, JSON]:
+        return {"kind": record.kind, "at": self.now - record.at, "data": jsonable(record.data)}
+
+    def _told_history(self) -> list[JSON]:
+        ends = [*(record.at for record in self._history), self.now][1:]
+        return [
+            {
+                **_chosen(record.data, "event", "source", "dest", "reason"),
+                "at": self.now - record.at,
+                "seconds": end - record.at,
+            }
+            for record, end in zip(self._history, ends, strict=bool(self._history))
+        ]
+
+    def _told_wait(self, record: Record) -> JSON:
+        seconds, timeout = self.now - record.at, record.data.get("timeout")
+        remaining = timeout - seconds if isinstance(timeout, int | float) else None
+        told = _chosen(record.data, "operation", "timeout", "thread", "caller")
+        return {**told, "seconds": seconds, "remaining": remaining}
+
+    def _details(self) -> dict[str, JSON]:
+        details: dict[str, JSON] = {}
+        if self._events:
+            details["qmp"] = {"events": list(self._events)}
+        if self._consoles:
+            details["console"] = {name: {"lines": _lines(text)} for name, text in self._consoles.items()}
+        if self._output:
+            details["logs"] = {"lines": _lines(self._output)}
+        return details
+
+
+def _remember(records: dict[object, Record], key: object, record: Record) -> None:
+    if key in records or len(records) < _MOST_WAITS:
+        records[key] = record
+
+
+def _key(data: Mapping[str, object], *names: str) -> tuple[str, ...]:
+    return tuple(str(data.get(name)) for name in names)
+
+
+def _chosen(data: Mapping[str, object], *names: str) -> dict[str, JSON]:
+    return {name: jsonable(data.get(name)) for name in names}
+
+
+def _lines(text: str) -> list[JSON]:
+    return list(text.splitlines()[-_MOST_LINES:])

@@ -1,0 +1,218 @@
+"""The lines of a recording, over all of its files."""
+
+import datetime
+import json
+import math
+import os
+import re
+from collections.abc import Iterator
+from typing import IO, Any, NamedTuple
+
+from vmfsm.errors import ConfigError
+from vmfsm.jsonable import JSON
+from vmfsm.paths import check_path
+from vmfsm.timeline import Record
+
+from .picture import Picture
+
+FORMAT = "vmfsm-recording"
+VERSION = 1
+"""Of the format. Fields and kinds of records may be added to it; for anything else it changes."""
+
+_LONGEST_LINE = 16 * 1024 * 1024
+_MOST_PROBLEMS = 100
+_NAME = re.compile(r"(.*?)(?:\.([1-9][0-9]{0,8}))?\.jsonl", re.DOTALL)
+_FINAL = frozenset({"stopped", "failed"})
+
+
+class _File(NamedTuple):
+    number: int
+    path: str
+    header: dict[str, Any]
+
+
+class Recording:
+    """What was recorded of one launch. Made by `read`; the files are read anew by each of its methods.
+
+    A recording that is being written may be read at any time, up to its last whole line.
+    """
+
+    def __init__(self, files: tuple[_File, ...]) -> None:
+        self._files = files
+        self._problems: tuple[str, ...] | None = None
+
+    @property
+    def header(self) -> dict[str, JSON]:
+        """What its first line says: see `docs/recorder.md`."""
+        return self._files[0].header
+
+    @property
+    def name(self) -> str:
+        """The machine's."""
+        return str(self._files[0].header["name"])
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Their paths, in order."""
+        return tuple(file.path for file in self._files)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is missing or damaged, in words, and that there is no end; the first hundred. Reads the files.
+
+        :raises OSError: when they can't be read.
+        """
+        if self._problems is None:
+            for _ in self.records():
+                pass
+        return self._problems or ()
+
+    def records(self) -> Iterator[Record]:
+        """All records, in order, read as they are asked for: files may be larger than memory.
+
+        Where some are missing between two files there is one of kind `dropped` that says how many.
+
+        :raises OSError: when a file can't be read.
+        """
+        problems: list[str] = []
+        lines, at, state = 0, None, ""
+        for file in self._files:
+            missing = file.header["before"] - lines
+            if missing > 0:
+                problems.append(f"{missing} records before {_name(file.path)} were removed to make room")
+                data = {"records": missing, "error": "removed to make room"}
+                yield Record("dropped", file.header["clocks"]["monotonic"] if at is None else at, data)
+                lines += missing
+            for found in _records(file.path, problems):
+                lines += 1
+                if found is not None:
+                    at = found.at
+                    if found.kind == "transition":
+                        state = str(found.data.get("dest"))
+                    elif found.kind == "dropped":
+                        problems.append(_lost(found))
+                    yield found
+        if state not in _FINAL:
+            what = f"in state {state}" if state else "before anything happened"
+            problems.append(f"it ends {what}: its harness was killed, or goes on")
+        if len(problems) > _MOST_PROBLEMS:
+            problems[_MOST_PROBLEMS:] = [f"and {len(problems) - _MOST_PROBLEMS} more"]
+        self._problems = tuple(problems)
+
+    def time(self, at: float) -> datetime.datetime:
+        """When that was, in UTC, for the `at` of a record.
+
+        :raises OverflowError: for what is no time.
+        """
+        clocks = self._files[0].header["clocks"]
+        return datetime.datetime.fromtimestamp(clocks["wall"] - clocks["monotonic"] + at, datetime.UTC)
+
+    def snapshot(self) -> dict[str, JSON]:
+        """The picture that `Machine.snapshot` gives, of when the last record was made. Reads the files.
+
+        What records do not tell is `None` or empty. `recording` is added: `files` and `problems`.
+
+        :raises OSError: when they can't be read.
+        """
+        picture = Picture(self.header)
+        for record in self.records():
+            picture.add(record)
+        return {
+            **picture.snapshot(self.time(picture.now)),
+            "recording": {"files": list(self.files), "problems": list(self.problems)},
+        }
+
+
+def read(path: "str | os.PathLike[str]") -> Recording:
+    """The recording that one of whose files is `path`; the others are found beside it.
+
+    :raises ConfigError: when it is none.
+    :raises OSError: when it can't be read.
+    """
+    path = check_path(path, field="path")
+    header = _header(path)
+    if header is None:
+        raise ConfigError(f"{path} is no recording of vmfsm, or lacks its first line", field="path")
+    files = {path: _File(header["piece"], path, header)}
+    match = _NAME.fullmatch(os.path.basename(path))
+    if match is not None:
+        directory = os.path.dirname(path)
+        for name in os.listdir(directory or "."):
+            other = _NAME.fullmatch(name)
+            beside = os.path.join(directory, name)
+            if other is None or other[1] != match[1] or beside in files or not os.path.isfile(beside):
+                continue
+            found = _header(beside)
+            if found is not None and found["recording"] == header["recording"]:
+                files[beside] = _File(found["piece"], beside, found)
+    return Recording(tuple(sorted(files.values(), key=lambda file: file.number)))
+
+
+def _header(path: str) -> dict[str, Any] | None:
+    with open(path, "rb") as file:
+        header = _parsed(file.readline(_LONGEST_LINE))
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        return None
+    clocks = header.get("clocks")
+    if not isinstance(clocks, dict):
+        return None
+    texts = (header.get("name"), header.get("recording"))
+    numbers = (header.get("version"), header.get("piece"), header.get("before"))
+    times = (clocks.get("monotonic"), clocks.get("wall"))
+    is_whole = (
+        all(isinstance(text, str) for text in texts)
+        and all(type(number) is int and number >= 0 for number in numbers)
+        and all(_is_number(time) for time in times)
+    )
+    return header if is_whole else None
+
+
+def _records(path: str, problems: list[str]) -> Iterator[Record | None]:
+    """Those of one file; `None` for each that is damaged."""
+    with open(path, "rb") as file:
+        file.readline(_LONGEST_LINE)
+        number = 1
+        while line := file.readline(_LONGEST_LINE):
+            number += 1
+            record = _record(_parsed(line))
+            if record is None:
+                is_cut = not _skip_rest(file, line)
+                what = "is cut off: that is where writing ended" if is_cut else "is damaged, and left out"
+                problems.append(f"{_name(path)}, line {number} {what}")
+            yield record
+
+
+def _skip_rest(file: IO[bytes], line: bytes) -> bool:
+    """Whether the line has an end."""
+    while line and not line.endswith(b"\n"):
+        line = file.readline(_LONGEST_LINE)
+    return bool(line)
+
+
+def _parsed(line: bytes) -> object:
+    try:
+        return json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _record(value: object) -> Record | None:
+    match value:
+        case {"at": int() | float() as at, "kind": str(kind), "data": dict(data)} if _is_number(at):
+            return Record(kind, at, data)
+    return None
+
+
+def _is_number(value: object) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return -1e15 < value < 1e15 and math.isfinite(value)
+
+
+def _lost(record: Record) -> str:
+    why = record.data.get("error") or "they came too fast"
+    return f"{record.data.get('records')} records were not written: {why}"
+
+
+def _name(path: str) -> str:
+    return os.path.basename(path)

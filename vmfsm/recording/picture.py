@@ -132,7 +132,7 @@ class Picture:
                 "at": self.now - record.at,
                 "seconds": end - record.at,
             }
-            for record, end in zip(self._history, ends, strict=bool(self._history))
+            for record, end in zip(self._history, ends, strict=True)
         ]
 
     def _told_wait(self, record: Record) -> JSON:

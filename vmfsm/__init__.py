@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .paths import check_path
     from .peers import check_peer
     from .plan import LaunchPlan, escape
+    from .plugins import PluginInfo
     from .redaction import Secrets
     from .timeline import Record, format_timeline
 
@@ -57,6 +58,7 @@ __all__ = (
     "MachineTimeout",
     "MachineType",
     "PluginError",
+    "PluginInfo",
     "PluginLoadError",
     "Reason",
     "Record",
@@ -111,6 +113,7 @@ _MODULES = {
     "paths": ("check_path",),
     "peers": ("check_peer",),
     "plan": ("LaunchPlan", "escape"),
+    "plugins": ("PluginInfo",),
     "redaction": ("Secrets",),
     "timeline": ("Record", "format_timeline"),
 }

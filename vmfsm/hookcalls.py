@@ -39,6 +39,8 @@ class HookCalls:
         self._unfinished: asyncio.Future[BaseException | None] | None = None
         self.running: str | None = None
         """The implementation that runs now, for messages."""
+        self.ended: list[dict[str, object]] = []
+        """Those that have ended: what their records say."""
 
     async def set_up(
         self, hook: str, before_each: Callable[[str], None], **arguments: object
@@ -152,6 +154,7 @@ class HookCalls:
                 "seconds": time.monotonic() - begin,
                 "error": error and describe(error),
             }
+            self.ended.append(data)
             self._record("hook", data, 300)
         return error
 

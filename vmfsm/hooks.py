@@ -28,7 +28,7 @@ An implementation takes those of the arguments that it names. `launch`, `shutdow
 same machine raise inside of its hooks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pluggy
@@ -118,7 +118,19 @@ def records(machine: "Machine", batch: "Sequence[Record]") -> None:
     """
 
 
+@hookspec
+def snapshot(machine: "Machine") -> "Mapping[str, object] | None":
+    """Somebody looks at the machine: what has the plugin to show? A mapping for JSON; `None`: nothing.
+
+    A plain function, called in any thread, at any time, in any state, by several at once: it must not wait,
+    take a lock that is held for long, or change anything. It is part of `Machine.snapshot()`, under
+    `details` and the plugin's name, without secrets. One that raises, or returns anything else, is shown as
+    that error.
+    """
+
+
 LIFECYCLE_HOOKS = ("pre_launch", "post_launch", "early_cleanup", "post_shutdown")
-PLAIN_HOOKS = frozenset({"configured", "judge", "state_changed", "records"})
+PLAIN_HOOKS = frozenset({"configured", "judge", "state_changed", "records", "snapshot"})
 """Hooks whose implementations may not be async."""
-ALL_HOOKS = frozenset({*LIFECYCLE_HOOKS, *PLAIN_HOOKS})
+ALL_HOOKS = ("configured", *LIFECYCLE_HOOKS, "judge", "state_changed", "records", "snapshot")
+"""As in the life of a machine, then those that may be called at any time of it."""

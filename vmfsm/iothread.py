@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from .errors import TransitionError
-from .perprocess import per_process
+from .perprocess import existing, per_process
 
 T = TypeVar("T")
 _LOGGER = logging.getLogger("vmfsm.iothread")
@@ -78,6 +78,12 @@ class IOThread:
         :raises RuntimeError: when it is to be started, and there can be no thread.
         """
         return per_process(cls)
+
+    @classmethod
+    def is_current(cls) -> bool:
+        """Whether the calling thread is that of this process, which is not started for that."""
+        io = existing(cls)
+        return io is not None and io.inside()
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import oom
@@ -42,7 +42,7 @@ from .ownership import Owned, Ownership
 from .plan import LaunchPlan, Polite
 from .plugins import PluginSet
 from .preparation import compose_command, prepare
-from .process import REAP, Process, find_binary
+from .process import REAP, Process, differences, find_binary
 from .reports import Failure, abnormal_exit, describe_exit, launch_error, machine_died, plugin_errors
 from .stopping import stop
 
@@ -82,6 +82,8 @@ class Launch:
         self.plan: LaunchPlan | None = None
         self.process: Process | None = None
         self.command: tuple[str, ...] = (*config.wrapper, config.binary, *config.args)
+        self.environment: Mapping[str, str | None] = config.env
+        """How QEMU's differs from this process's, as far as that is known; without its marks."""
         self.exit_status: int | None = None
         self.had_run = False
         """It got as far as `running`."""
@@ -229,6 +231,16 @@ class Launch:
     @property
     def _forced(self) -> bool:
         return bool(self._forcings)
+
+    @property
+    def hooks_ended(self) -> Sequence[Mapping[str, object]]:
+        """The implementations of hooks that have ended, as their records say it. From any thread."""
+        return self._hooks.ended
+
+    @property
+    def running_hook(self) -> str | None:
+        """The implementation of a hook that runs now, or what else the walk is at. From any thread."""
+        return self._hooks.running or self._companions.starting
 
     def held_up_by(self) -> str:
         """For a message: which hook is running."""
@@ -436,6 +448,7 @@ class Launch:
         for fd in plan.fds:  # before anything of ours gets the number of one that was closed meanwhile
             check_fd(fd)
         self._machine.secrets.learn_command(self.command)
+        self.environment = differences(plan.env)
         self._record("spawn", {"command": self.command}, 1_000)
         self.process = Process.spawn(
             self.command,

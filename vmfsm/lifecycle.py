@@ -128,7 +128,7 @@ class Lifecycle:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._created = time.monotonic()
+        self.created = time.monotonic()
         self._history: list[Transition] = []
 
     @property
@@ -141,7 +141,7 @@ class Lifecycle:
 
     @property
     def since(self) -> float:
-        return self._history[-1].at if self._history else self._created
+        return self._history[-1].at if self._history else self.created
 
     @property
     def history(self) -> tuple[Transition, ...]:

@@ -27,18 +27,20 @@ from .judging import ACTIONS, Action, judge
 from .launch import Launch
 from .lifecycle import Event, Lifecycle, Reason, State, Transition
 from .observers import Observers
-from .plugins import claim, give_back, load
+from .plugins import PluginInfo, claim, give_back, load
 from .redaction import Secrets
 from .reports import plugin_errors
 from .timeline import Record, Timeline
 from .workers import Workers
 
 if TYPE_CHECKING:
+    from .jsonable import JSON
     from .offers import QMP, Console, FDs, Log, Migration, Snapshots, Verdicts
 
 T = TypeVar("T")
 E = TypeVar("E", bound=VMError)
 _numbers = itertools.count(1)
+_MOST_VERDICTS = 20
 
 
 class Machine:
@@ -97,6 +99,8 @@ class Machine:
         self._timeline = Timeline()
         self._secrets = Secrets()
         self._secrets.learn_command(self._config.args)
+        self._verdicts: tuple[Record, ...] = ()
+        """The records of the last ones, which the timeline may have lost meanwhile."""
         self._observers = Observers(self, name, self._plugins)
         self._launch: Launch | None = None
         claim(plugins)
@@ -172,6 +176,22 @@ class Machine:
         Kept from events, so it never waits. `None` where no QEMU lives or there is no monitor to tell.
         """
         return cast("str | None", getattr(self._plugins.get("qmp"), "run_state", None))
+
+    @property
+    def plugins(self) -> "tuple[PluginInfo, ...]":
+        """What is loaded, from where and with which options, in the order of set-up hooks. Never waits."""
+        return self._plugins.infos()
+
+    def snapshot(self) -> "dict[str, JSON]":
+        """All that is known of the machine at this moment, for JSON: `docs/snapshot.md` has the fields.
+
+        Never waits: from any thread, hooks and the I/O thread among them, in any state, whatever QEMU or
+        somebody's hook is doing; in a forked child it shows how things were at the fork. Without the
+        machine's secrets. State, reason and history are of one moment; the rest is read one after the other.
+        """
+        from . import snapshot
+
+        return snapshot.take(self)
 
     @property
     def secrets(self) -> Secrets:
@@ -444,7 +464,8 @@ class Machine:
         if follows == "none":
             return
         what = {"verdict": verdict.kind, "where": verdict.where, "action": follows, "what": verdict.what}
-        self._record("verdict", what, 1_000)
+        record = self._record("verdict", what, 1_000)
+        self._verdicts = (*self._verdicts[-_MOST_VERDICTS + 1 :], record)
         if self._launch is None:
             return
         if follows == "wake":
@@ -522,11 +543,12 @@ class Machine:
 
     def _record(
         self, kind: str, data: Mapping[str, object], size: int, transition: Transition | None = None
-    ) -> None:
+    ) -> Record:
         if self._secrets:
             data = self._secrets.redact_all(data)
         record = self._timeline.add(kind, data, size)
         self._observers.add(record, size, transition)
+        return record
 
     def _kill_now(self) -> None:
         """Send SIGKILL, if a QEMU is alive, and see to it that none is started. For the exit guard."""

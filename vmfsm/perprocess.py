@@ -26,6 +26,11 @@ def per_process(cls: Callable[[], T]) -> T:
     return cast(T, instance)
 
 
+def existing(cls: Callable[[], T]) -> T | None:
+    """The same, if there was a first call. Never waits."""
+    return cast("T | None", _instances.get(cls))
+
+
 def _forget_in_child() -> None:
     _of_parents.append(dict(_instances))
     _instances.clear()

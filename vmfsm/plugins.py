@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+import sys
 import types
 import typing
 import weakref
@@ -29,12 +30,39 @@ class Implementation(typing.NamedTuple):
     is_async: bool
 
 
-class PluginSet:
-    """The plugin objects of one machine, in order."""
+class PluginInfo(typing.NamedTuple):
+    """A loaded plugin, and where it comes from."""
 
-    def __init__(self, plugins: Mapping[str, object]) -> None:
+    name: str
+    distribution: str | None
+    """What was installed to have it; `None` for an object that was given."""
+    version: str | None
+    """Of the distribution."""
+    module: str
+    """Its class, as `module:name`."""
+    path: str | None
+    """The file of that; `None` where there is none."""
+    hooks: tuple[str, ...]
+    """Those that it implements, in the order of a machine's life."""
+    options: Mapping[str, object]
+    """Those that were given; `{}` for an object, which got them where it was made."""
+
+
+class PluginSet:
+    """The plugin objects of one machine, in order.
+
+    :param plugins: by name.
+    :param found: the entry points of those that were not given as objects, and the options for them.
+    """
+
+    def __init__(
+        self,
+        plugins: Mapping[str, object],
+        found: "Mapping[str, tuple[metadata.EntryPoint, Mapping[str, object]]]",
+    ) -> None:
         self._plugins = {name: plugins[name] for name in _in_order(plugins)}
         self._implementations = _collect(self._plugins)
+        self._found = found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._plugins)
@@ -45,6 +73,28 @@ class PluginSet:
     def implementations(self, hook: str) -> Sequence[Implementation]:
         """Those of `hook`, in the order of the plugins."""
         return self._implementations.get(hook, ())
+
+    def infos(self) -> tuple[PluginInfo, ...]:
+        """About each of them. From any thread."""
+        return tuple(self._info(name, plugin) for name, plugin in self._plugins.items())
+
+    def _info(self, name: str, plugin: object) -> PluginInfo:
+        entry, options = self._found.get(name, (None, {}))
+        distribution, version = (None, None) if entry is None else _distribution(entry)
+        kind = type(plugin)
+        return PluginInfo(
+            name,
+            distribution,
+            version,
+            f"{kind.__module__}:{kind.__qualname__}",
+            getattr(sys.modules.get(kind.__module__), "__file__", None),
+            tuple(
+                hook
+                for hook in hooks.ALL_HOOKS
+                if any(one.plugin == name for one in self.implementations(hook))
+            ),
+            dict(options),
+        )
 
 
 def load(given: object, block: object, options: object) -> PluginSet:
@@ -85,6 +135,7 @@ def _load(
     given: Sequence[object], block: Sequence[str], options: Mapping[str, Mapping[str, object]]
 ) -> PluginSet:
     plugins: dict[str, object] = {}
+    found: dict[str, tuple[metadata.EntryPoint, Mapping[str, object]]] = {}
     for plugin in given:
         name = _given_name(plugin)
         if name in plugins:
@@ -101,7 +152,8 @@ def _load(
         except PluginLoadError as error:
             errors.append(error)
             continue
-        plugins[name] = _construct(name, factory, options.get(name, {}))
+        found[name] = entry_point, options.get(name, {})
+        plugins[name] = _construct(name, factory, found[name][1])
     if errors:
         raise errors[0].add_errors(errors[1:])
 
@@ -115,7 +167,7 @@ def _load(
             what = "is blocked" if name in block else "is not installed"
             raise ConfigError(f"options for plugin {name!r}, which {what}", field=f"options[{name!r}]")
 
-    return PluginSet(plugins)
+    return PluginSet(plugins, found)
 
 
 # -- finding ------------------------------------------------------------------------------------------------
@@ -143,23 +195,33 @@ def installed() -> "dict[str, metadata.EntryPoint]":
         if not autoload and (entry.dist is None or entry.dist.name != "vmfsm"):
             continue
         other = found.setdefault(entry.name, entry)
-        if other is not entry and (other.value, _distribution(other)) != (entry.value, _distribution(entry)):
+        if other is not entry and (other.value, _distribution_of(other)) != (
+            entry.value,
+            _distribution_of(entry),
+        ):
             raise _load_error(
-                entry, f"plugin {entry.name!r} is offered by {_distribution(other)} as well: uninstall one"
+                entry, f"plugin {entry.name!r} is offered by {_distribution_of(other)} as well: uninstall one"
             )
     return found
 
 
-def _distribution(entry: "metadata.EntryPoint") -> str | None:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else None
+@functools.cache
+def _distribution(entry: "metadata.EntryPoint") -> tuple[str | None, str | None]:
+    """Name and version. Read from a file, the first time."""
+    return (entry.dist.name, entry.dist.version) if entry.dist else (None, None)
+
+
+def _distribution_of(entry: "metadata.EntryPoint") -> str | None:
+    name, version = _distribution(entry)
+    return name and f"{name} {version}"
 
 
 def _load_error(entry: "metadata.EntryPoint", message: str) -> PluginLoadError:
     error = PluginLoadError(
-        f"{message} (entry point '{entry.name} = {entry.value}' of {_distribution(entry)})"
+        f"{message} (entry point '{entry.name} = {entry.value}' of {_distribution_of(entry)})"
     )
     error.plugin, error.entry_point = entry.name, f"{entry.name} = {entry.value}"
-    error.distribution = _distribution(entry)
+    error.distribution = _distribution_of(entry)
     return error
 
 
@@ -373,7 +435,7 @@ def _examine(plugin: object) -> dict[str, tuple[tuple[str, ...], bool]]:
     except pluggy.PluginValidationError as error:
         raise _wrong(plugin, str(error)) from error
     found = {}
-    for hook in sorted(hooks.ALL_HOOKS):
+    for hook in hooks.ALL_HOOKS:
         for impl in getattr(manager.hook, hook).get_hookimpls():
             if impl.wrapper or impl.hookwrapper or impl.tryfirst or impl.trylast:
                 raise _wrong(

@@ -46,6 +46,13 @@ def environment(differences: Mapping[str, str | None]) -> dict[str, str]:
     return {name: value for name, value in changed.items() if value is not None}
 
 
+def differences(env: Mapping[str, str]) -> dict[str, str | None]:
+    """What would make `env` of the environment of this process; `None` takes a variable away."""
+    ours = dict(os.environ)
+    changed: dict[str, str | None] = {name: value for name, value in env.items() if ours.get(name) != value}
+    return changed | dict.fromkeys(ours.keys() - env.keys())
+
+
 def _group_lives(pgid: int) -> bool:
     """Whether a process of this group is alive. Zombies, which some containers never reap, are not."""
     try:
@@ -213,9 +220,9 @@ class Process:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended, be it reaped or not. From any thread."""
-        with self._reaping:
-            return self._reaped or self._has_ended()
+        """Whether it has ended, be it reaped or not. From any thread; without a lock, so it never waits."""
+        # Reaped while it was looked, too: then the descriptor was closed, and its number may be another's.
+        return self._reaped or self._has_ended() or self._reaped
 
     def _has_ended(self) -> bool:
         if self._pidfd is None:

@@ -30,6 +30,10 @@ _SECRET_KEYS = frozenset({"password", "pwd"})
 """
 _SWITCHES = frozenset({"", "on", "off", "yes", "no", "true", "false"})
 """`-vnc …,password=on` says only that there is one."""
+_SECRET_VARIABLE = re.compile(
+    "pass|secret|token|credential|cookie|private|apikey|(?:^|_)(?:auth|keys?)(?:_|$)", re.IGNORECASE
+)
+"""What the names of environment variables that hold secrets have in them, mostly."""
 _IN_URL = re.compile(r"(://[^/@:\s,]*:)([^/@\s,]+)(?=@)")
 """The password of a user, RFC 3986, 3.2.1."""
 _LAST_WORD_OF = ("set_password", "change vnc password")
@@ -167,6 +171,14 @@ class Filter:
 def redact_command(command: Iterable[str]) -> tuple[str, ...]:
     """A command line without the secrets that it has by its form."""
     return tuple(_examine(word)[0] for word in command)
+
+
+def redact_environment(differences: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Differences to an environment, without what is secret: by a variable's name, or in a URL."""
+    return {
+        name: value and (HIDDEN if _SECRET_VARIABLE.search(name) else _IN_URL.sub(rf"\1{HIDDEN}", value))
+        for name, value in differences.items()
+    }
 
 
 def redact_message(message: bytes) -> str:

@@ -29,6 +29,9 @@ from .subscribers import Subscribers
 _LOGGER = logging.getLogger("vmfsm.logs")
 _KEPT = 1024 * 1024
 _EVIDENCE = 64 * 1024
+_SHOWN = 20
+"""How many lines are shown in snapshots, of so many bytes at the most."""
+_SHOWN_BYTES = 8 * 1024
 _PATIENCE = 1.0
 """Seconds after which `follow` looks whether it is late."""
 _ENCODING = "utf-8"
@@ -53,6 +56,10 @@ class _Output(Intake):
             subscribers,
             secrets=machine.secrets,
         )
+
+    def last(self, size: int) -> str:
+        """About the last `size` bytes of it. From any thread; reads no file."""
+        return _readable(self.buffer.view().tail(size))
 
     def close_write_end(self) -> None:
         if self.write_end >= 0:
@@ -186,7 +193,7 @@ class Logs:
         self._output = output
         plan.output = output.write_end
         plan.on_exit(output.dry)
-        plan.on_evidence(lambda: {"output": _readable(output.buffer.view().tail(_EVIDENCE))})
+        plan.on_evidence(lambda: {"output": output.last(_EVIDENCE)})
 
     @hookimpl
     async def post_launch(self) -> None:
@@ -204,6 +211,12 @@ class Logs:
             oom = ", out of memory" if machine.reason is Reason.OOM_KILLED else ""
             # Not its command line: there may be secrets in it.
             _LOGGER.warning("%s: QEMU died of %s%s", machine.name, _signal_name(-status), oom)
+
+    @hookimpl
+    def snapshot(self) -> dict[str, object] | None:
+        if self._output is None:
+            return None
+        return {"lines": self._output.last(_SHOWN_BYTES).splitlines()[-_SHOWN:], "path": self.path}
 
 
 def _follow(machine: Machine, output: _Output, deadline: Deadline) -> Iterator[str]:

@@ -15,6 +15,8 @@ from .stream import Stream
 
 _LINGER = 0.1
 """Seconds at the end of the machine for readers of `socket` to take what they have not taken yet."""
+_SHOWN = 20
+"""How many lines of a console are shown in snapshots."""
 
 
 class _ByName(dict[str, Console]):
@@ -112,6 +114,17 @@ class Consoles:
             bridges |= stream.bridges
         if bridges:
             await asyncio.wait(bridges, timeout=_LINGER)
+
+    @hookimpl
+    def snapshot(self) -> dict[str, object]:
+        return {
+            name: {
+                "lines": console.last_lines().splitlines()[-_SHOWN:],
+                "path": console.path,
+                "closed": console.closed,
+            }
+            for name, console in self._consoles.items()
+        }
 
     def _evidence(self) -> dict[str, object]:
         texts = {name: console.last_lines() for name, console in self._consoles.items()}

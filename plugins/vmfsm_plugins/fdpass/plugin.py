@@ -19,7 +19,7 @@ from vmfsm import (
 )
 
 from .given import Descriptor, FDOrPath, Given, check_given, open_given
-from .sending import Sending, record, to_add, to_send
+from .sending import Passed, Sending, to_add, to_send
 
 T = TypeVar("T")
 
@@ -86,6 +86,7 @@ class FDPass:
         """For the launch that is in progress."""
         self._plan: LaunchPlan | None = None
         """Of the launch that is in progress, since our hook was called."""
+        self._passed = Passed()
         self.aio = AsyncFDs(self)
         """The twins of the calls, for coroutines on the I/O thread or in any other asyncio loop."""
 
@@ -150,6 +151,7 @@ class FDPass:
     @hookimpl
     async def pre_launch(self, plan: LaunchPlan) -> None:
         with self._lock:
+            self._passed.clear()
             self._plan = plan  # those that come from now on put themselves
             wanted = (*self._kept, *self._of_launch)
         for added in wanted:
@@ -158,13 +160,17 @@ class FDPass:
     @hookimpl
     async def post_launch(self, machine: Machine) -> None:
         for added in (*self._kept, *self._of_launch):
-            record(machine, added.given, fdset=added.fdset)
+            self._passed.add(machine, added.given, fdset=added.fdset)
 
     @hookimpl
     async def post_shutdown(self) -> None:
         with self._lock:
             self._plan = None
             self._of_launch.clear()
+
+    @hookimpl
+    def snapshot(self) -> dict[str, object]:
+        return {"passed": self._passed.last()}
 
     # -- what the calls and their twins do ------------------------------------------------------------------
 
@@ -191,7 +197,7 @@ class FDPass:
             if state is State.LAUNCHING and (machine is None or machine.pid is None):
                 raise self._refused("fds.add", _TOO_LATE)
         assert machine is not None
-        return to_add(machine, given, fdset, opaque)
+        return to_add(machine, self._passed, given, fdset, opaque)
 
     def _put(
         self, plan: LaunchPlan, given: Given, fdset: int | None, opaque: str | None, descriptor: Descriptor
@@ -223,7 +229,7 @@ class FDPass:
         given = check_given(fd_or_path)
         if self._machine is None or self._machine.pid is None:
             raise self._refused("fds.send", "there is no QEMU; fds.add is for what it is to be started with")
-        return to_send(self._machine, given, name)
+        return to_send(self._machine, self._passed, given, name)
 
     def _run(self, sending: Sending[T], timeout: float | None) -> T:
         assert self._machine is not None

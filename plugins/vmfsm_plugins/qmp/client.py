@@ -114,6 +114,12 @@ class Client(QMPClient):
         # Drained is empty: what is sent past asyncio must not overtake anything.
         self._writer.transport.set_write_buffer_limits(high=0)
 
+    @property
+    def version(self) -> tuple[int, int, int]:
+        """QEMU's, of the greeting: major, minor, micro. From any thread."""
+        version = self.greeted_with["QMP"]["version"].get("qemu", {})
+        return version.get("major", 0), version.get("minor", 0), version.get("micro", 0)
+
     def fileno(self) -> int:
         """The descriptor of the connection. From any thread."""
         assert self._socket is not None

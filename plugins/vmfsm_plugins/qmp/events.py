@@ -2,6 +2,8 @@
 
 import asyncio
 import collections
+import contextlib
+import itertools
 import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -106,11 +108,17 @@ class EventRing:
         with self._lock:
             return [entry.give() for entry in self._after(since)]
 
-    def last(self, number: int) -> tuple[Event, ...]:
-        """The last events, without giving them."""
-        with self._lock:
-            entries = list(self._entries)[-number:]
-        return tuple(entry.parse() for entry in entries)
+    def last(self, number: int, *, largest: int | None = None) -> tuple[Event, ...]:
+        """The last events, without giving them. Takes no lock.
+
+        :param largest: bytes of JSON; of what is larger there is only its name and its size.
+        """
+        entries: list[_Entry] | None = None
+        while entries is None:
+            # The garbage collector may run meanwhile, and let the I/O thread add one.
+            with contextlib.suppress(RuntimeError):
+                entries = list(itertools.islice(reversed(self._entries), number))
+        return tuple(entry.parse(largest) for entry in reversed(entries))
 
     def _after(self, since: object) -> Iterator["_Entry"]:
         if since is None:
@@ -138,7 +146,9 @@ class _Entry:
         self.raw = raw
         self.given = False
 
-    def parse(self) -> Event:
+    def parse(self, largest: int | None = None) -> Event:
+        if largest is not None and len(self.raw) > largest:
+            return {"event": self.name, "bytes": len(self.raw)}
         event: Event = json.loads(self.raw)
         return event
 

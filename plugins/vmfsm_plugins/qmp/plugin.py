@@ -252,8 +252,7 @@ class QMP:
 
         :raises TransitionError: before there is one.
         """
-        version = self.greeting["QMP"]["version"].get("qemu", {})
-        return version.get("major", 0), version.get("minor", 0), version.get("micro", 0)
+        return self._last_session("version").connected("version").version
 
     @property
     def run_state(self) -> str | None:
@@ -327,6 +326,11 @@ class QMP:
     async def post_shutdown(self) -> None:
         if self._session is not None:
             await self._session.end()
+
+    @hookimpl
+    def snapshot(self) -> dict[str, object] | None:
+        session = self._session
+        return None if session is None else {"address": self.address, **session.snapshot(_EVIDENCE)}
 
     # -- in the calling thread ------------------------------------------------------------------------------
 

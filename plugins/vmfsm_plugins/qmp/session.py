@@ -92,6 +92,16 @@ class Session:
                 field="options['qmp']['address']",
             )
 
+    def snapshot(self, events: int) -> dict[str, object]:
+        """What there is to show, with so many of the last events. From any thread; never waits."""
+        client = self._client
+        return {
+            "version": None if client is None else ".".join(map(str, client.version)),
+            "run_state": self.run_state,
+            "resets": self.resets.total,
+            "events": self.ring.last(events, largest=_LARGE_EVENT),
+        }
+
     # -- the connection -------------------------------------------------------------------------------------
 
     async def connect(self) -> None:

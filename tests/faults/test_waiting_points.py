@@ -52,7 +52,7 @@ NEVER_WAIT = {
 """By owner, what is over at once, whatever is held up."""
 NEITHER = {
     "Machine": "record report",
-    "": "check_fd check_path check_peer escape format_timeline open_for_log printable",
+    "": "check_fd check_path check_peer escape format_timeline jsonable open_for_log printable",
     "Companion": "output pid",
     "Deadline": "as_timeout expired leaving pause remaining resume",
     "FakeQEMU": "__enter__ binary pids",

@@ -154,7 +154,7 @@ def test_a_tool_that_does_not_run_and_few_descriptors(tmp_path: Path) -> None:
 
 def test_help_is_no_command_line_for_the_system() -> None:
     """A name that looks like an option is none."""
-    ran = vmfsm("doctor", "--timeout", "-1", "--", "--help")
+    ran = vmfsm("doctor", "--", "--help")
     assert ran.returncode == ExitStatus.FAILED
     assert ran.stdout.splitlines()[1].split()[:2] == ["fails", "--help"]
 

@@ -1,11 +1,13 @@
 """What all commands have in common: options, examples, exit statuses, and how their help looks."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from .status import MEANINGS, ExitStatus
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -19,6 +21,18 @@ def no_color() -> click.Option:
 
     return click.Option(
         ["--no-color"], is_flag=True, expose_value=False, callback=forbid, help="Print without colours."
+    )
+
+
+def timeout_option(default: float, purpose: str) -> Callable[[F], F]:
+    """`--timeout SECONDS`: of everything that waits for somebody else."""
+    return click.option(
+        "--timeout",
+        metavar="SECONDS",
+        type=click.FloatRange(min=0),
+        default=default,
+        show_default=True,
+        help=purpose,
     )
 
 

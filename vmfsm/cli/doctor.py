@@ -11,10 +11,11 @@ from vmfsm.capability import Capabilities, capabilities
 from vmfsm.errors import VMError
 
 from . import health
-from .command import command
+from .command import command, timeout_option
 from .health import Check, Grade
-from .output import Cell, Column, one_line, paragraph, print_json, print_table, progress
+from .output import one_line, paragraph, print_json, progress
 from .status import ExitStatus, Failure
+from .table import Cell, Column, print_table
 
 _COLORS = {Grade.OK: "green", Grade.LACKS: "yellow", Grade.FAILS: "red"}
 
@@ -32,9 +33,7 @@ _COLORS = {Grade.OK: "green", Grade.LACKS: "yellow", Grade.FAILS: "red"}
     ),
 )
 @click.argument("binaries", metavar="[BINARY]...", nargs=-1)
-@click.option(
-    "--timeout", metavar="SECONDS", default=60.0, show_default=True, help="For all QEMUs together to answer."
-)
+@timeout_option(60.0, "For all QEMUs together to answer.")
 def doctor(binaries: tuple[str, ...], timeout: float, as_json: bool) -> None:
     """Say what runs here, what is missing, and what to do about it.
 

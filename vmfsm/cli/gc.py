@@ -7,7 +7,8 @@ import click
 from vmfsm import registry
 
 from .command import command
-from .output import Cell, Column, age, one_line, print_json, print_table
+from .output import age, one_line, print_json
+from .table import Cell, Column, print_table
 
 _COLUMNS = (
     Column("NAME"),

@@ -15,8 +15,9 @@ from vmfsm import plugins as loading
 from vmfsm.errors import ConfigError, PluginLoadError, VMError, printable
 
 from .command import command
-from .output import Cell, Column, one_line, print_json, print_table
+from .output import one_line, print_json
 from .status import ExitStatus, Failure
+from .table import Cell, Column, print_table
 
 
 class Option(NamedTuple):

@@ -21,6 +21,7 @@ def vmfsm(*arguments: str, **env: str | None) -> subprocess.CompletedProcess[str
     return subprocess.run(
         [sys.executable, "-m", "vmfsm", *arguments],
         check=False,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         env=environment(env),

@@ -48,7 +48,7 @@ class Command(click.Command):
         name: str | None,
         *,
         examples: Sequence[tuple[str, str]],
-        exits: Mapping[ExitStatus, str],
+        exits: Mapping[int, str],
         **parameters: Any,
     ) -> None:
         super().__init__(name, context_settings=CONTEXT, **parameters)

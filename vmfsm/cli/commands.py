@@ -14,6 +14,7 @@ class Row(NamedTuple):
 
 
 SECTIONS: dict[str, tuple[Row, ...]] = {
+    "Run": (Row("run", "run:run", "Run a virtual machine: console, script, exit status by reason."),),
     "What is here": (
         Row("doctor", "doctor:doctor", "Say what runs here, what is missing, and what to do about it."),
         Row("plugins", "plugins:plugins", "Show what plugins are loaded, and from where."),

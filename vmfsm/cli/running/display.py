@@ -1,0 +1,90 @@
+"""What is shown of a machine: its console on stdout, and on stderr what QEMU and vmfsm have to say."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+
+from vmfsm import ConfigError, Machine, printable
+from vmfsm.cli.terminal.sinks import Plain, Screen, StatusLine
+from vmfsm.cli.terminal.writer import Writer
+
+_STDOUT, _STDERR = 1, 2
+_STDERR_PATIENCE = 2.0
+"""Seconds for who reads stderr to take the last of it; who reads stdout has all the time that it wants."""
+_LONGEST_LINE = 4096
+
+
+class Display:
+    """Writers for stdout and stderr: one, where both are the terminal.
+
+    :param status: asked for the status line, where there is a terminal for it; `None` for no such line.
+    :param reader_gone: called when whoever read stdout has gone.
+    :param quiet: no messages but the verdict.
+    """
+
+    def __init__(
+        self, *, status: Callable[[], str] | None, reader_gone: Callable[[], object], quiet: bool
+    ) -> None:
+        self._quiet = quiet
+        self.last_output = time.monotonic()
+        """When the console said something last."""
+        on_terminal = os.isatty(_STDERR)
+        self.has_console = os.isatty(_STDOUT) and on_terminal
+        """Console and messages share a terminal."""
+        if self.has_console:
+            self._out = self._err = Writer(Screen(_STDOUT), status=status, failed=lambda error: reader_gone())
+        else:
+            self._out = Writer(Plain(_STDOUT), failed=lambda error: reader_gone())
+            sink = StatusLine(_STDERR) if on_terminal else Plain(_STDERR)
+            self._err = Writer(sink, status=status if on_terminal else None)
+
+    def follow(self, machine: Machine) -> None:
+        """Show the first console, and QEMU's output, of this machine."""
+        with contextlib.suppress(ConfigError):  # there is none
+            machine.console.subscribe(self._console)
+        with contextlib.suppress(ConfigError):
+            machine.log.subscribe(_Lines(lambda line: self.message(printable(line))))
+
+    def message(self, text: str) -> None:
+        """Something to be told, but not with `--quiet`. From any thread; never waits."""
+        if not self._quiet:
+            self._err.message(text)
+
+    def verdict(self, text: str) -> None:
+        """The last word."""
+        self._err.message(text)
+
+    def close_console(self) -> None:
+        """Wait until all that the console said is written: as long as whoever reads that takes."""
+        if self._out is not self._err:
+            self._out.close()
+        if self._out.lost:
+            self.verdict(
+                f"{self._out.lost} bytes of the console were not shown: no room for what was not read in time"
+            )
+
+    def close(self) -> None:
+        """Write what is left of the messages."""
+        self._err.close(None if self._out is self._err else _STDERR_PATIENCE)
+
+    def _console(self, data: bytes) -> None:
+        if data:
+            self.last_output = time.monotonic()
+            self._out.data(data)
+
+
+class _Lines:
+    """Makes lines of bytes as they come."""
+
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        self._tell = tell
+        self._begun = b""
+
+    def __call__(self, data: bytes) -> None:
+        *lines, self._begun = (self._begun + data).split(b"\n")
+        if self._begun and (not data or len(self._begun) > _LONGEST_LINE):
+            lines.append(self._begun)
+            self._begun = b""
+        for line in lines:
+            self._tell(line.decode("utf-8", "backslashreplace").removesuffix("\r"))

@@ -1,0 +1,71 @@
+"""Signals, and what else ends a wait of the main thread, at places where that may be."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_OURS = signal.SIGUSR1
+"""What wakes the main thread for something that is no signal."""
+
+
+class Interrupted(BaseException):
+    """Somebody wants the end: `why` is the name of a signal, or what `Interrupts.interrupt` was given."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class Interrupts:
+    """Inside of the `with` block, signals and `interrupt` raise `Interrupted`, in `raising` only.
+
+    One that comes elsewhere is raised by the next `raising`. For the main thread.
+    """
+
+    def __init__(self) -> None:
+        self._raising = False
+        self._asked: list[str] = []
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (*_SIGNALS, _OURS):
+            # What ignores SIGHUP, as nohup(1) has it, goes on doing that.
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def interrupt(self, why: str) -> None:
+        """Interrupt the main thread. From any thread."""
+        self._asked.append(why)
+        signal.pthread_kill(threading.main_thread().ident or 0, _OURS)
+
+    @contextlib.contextmanager
+    def raising(self) -> Iterator[None]:
+        """A piece of the program that may be interrupted anywhere."""
+        self._raising = True
+        try:
+            self._raise()
+            yield
+        finally:
+            self._raising = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number != _OURS:
+            self._asked.append(signal.Signals(number).name)
+        if self._raising:
+            self._raise()
+
+    def _raise(self) -> None:
+        if self._asked:
+            self._raising = False
+            raise Interrupted(self._asked.pop(0))

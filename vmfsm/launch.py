@@ -308,6 +308,7 @@ class Launch:
             self._fire(Event.LAUNCHED, None)
             self.had_run = True
             self._runner.caller = None
+            Ownership.get().serve()
             await self._observers_told()
             self.caller.release(None)
             self._oom_kills = oom.oom_kills(self.process.pid)

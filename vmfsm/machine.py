@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from . import config, evidence, serving
+from . import config, evidence, present, serving
 from .caller import Caller, in_hook_of
 from .deadline import Deadline
 from .errors import (
@@ -90,6 +90,7 @@ class Machine:
         options: Mapping[str, Mapping[str, object]] | None = None,
     ) -> None:
         name = f"vm-{os.getpid()}-{next(_numbers)}" if name is None else name
+        present.is_shown()
         self._config = config.check(
             binary, args, name, wrapper, env, cwd, display, accel, log_dir, base_dir, expected_exits
         )
@@ -109,6 +110,7 @@ class Machine:
         except BaseException:
             give_back(plugins)
             raise
+        present.enter(self)
 
     def __repr__(self) -> str:
         reason = f" ({self.reason.value})" if self.reason else ""

@@ -18,6 +18,7 @@ from . import proc, registry, watchdog
 from .caller import Job
 from .iothread import IOThread
 from .perprocess import per_process
+from .present import is_shown
 from .process import REAP, Process
 from .redaction import redact_command
 from .workers import Workers
@@ -26,6 +27,9 @@ _LOGGER = logging.getLogger("vmfsm.ownership")
 
 _ATTEMPTS = 3
 """How often a watchdog that ends is started again, in all: something kills it, or it cannot work here."""
+
+_SERVE_AFTER = 0.02
+"""Seconds."""
 
 _NEEDED = ("LD_LIBRARY_PATH",)
 """What a watchdog has in its environment."""
@@ -42,6 +46,7 @@ class Ownership:
         self._path = ""
         self._watchdog: Process | None = None
         self._attempts = 0
+        self._is_served = False
 
     @classmethod
     def get(cls) -> "Ownership":
@@ -71,7 +76,20 @@ class Ownership:
         self._watch()  # first: what is registered has somebody to remove it
         owned = Owned(mark, self._open_ledger(name))
         owned.begin(name, directory)
+        if not self._is_served:
+            # QEMU is starting then: no launch waits for this.
+            IOThread.get().loop.call_later(_SERVE_AFTER, self.serve)
         return owned
+
+    def serve(self) -> None:
+        """Answer those who ask at the control socket from now on."""
+        if self._is_served or self._ledger is None:
+            return
+        self._is_served = True
+        if is_shown():
+            from .control.server import Server
+
+            Server.get().listen(self._ledger.socket)
 
     def _find_registry(self, name: str) -> str:
         try:

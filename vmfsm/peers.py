@@ -23,11 +23,17 @@ def check_peer(connection: socket.socket, *, pid: int | None = None) -> None:
     """
     if connection.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
         return
-    told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    peer, uid, _ = _CREDENTIALS.unpack(told)
+    peer, uid = credentials(connection)
     if uid in {os.geteuid(), 0} or (pid is not None and _comes_from(peer, pid)):
         return
     raise PermissionError(errno.EACCES, f"somebody else is at the other end: process {peer} of user {uid}")
+
+
+def credentials(connection: socket.socket) -> tuple[int, int]:
+    """Pid and user of the other end of a Unix socket. Linux only."""
+    told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(told)
+    return pid, uid
 
 
 def _comes_from(process: int, leader: int) -> bool:

@@ -37,6 +37,8 @@ MARK = "VMFSM_LAUNCH"
 
 _SUFFIX = ".1.jsonl"
 """Of files, with the version of their format."""
+_SOCKET = ".sock"
+"""Of the socket at which that program can be asked."""
 _NEW = ".new"
 """Of one that is being written anew, in addition."""
 _LARGEST = 64 * 1024
@@ -221,6 +223,7 @@ def _remove(file: str, entries: list[Entry]) -> None:
         if os.path.isabs(entry.directory) and os.path.basename(entry.directory).startswith("vmfsm-"):
             shutil.rmtree(entry.directory, ignore_errors=True)
     _unlink(file + _NEW)
+    _unlink(socket_of(file))
     _unlink(file)
 
 
@@ -264,6 +267,8 @@ class Ledger:
             "pid_namespace": namespace,
         }
         self._path = _file(path, boot_id, namespace, proc.Identity(*harness[:2]), token)
+        self.socket = socket_of(self._path)
+        """Where this program can be asked, if it answers."""
         self.descriptor = _open_locked(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._size = 0
         self._present: dict[str, dict[str, Any]] = {}
@@ -329,20 +334,52 @@ def _file(path: str, boot_id: str, pid_namespace: int, harness: proc.Identity, t
     return os.path.join(path, name)
 
 
+def socket_of(file: str) -> str:
+    """Where the program that writes this file can be asked (`vmfsm.control`), if it answers at all."""
+    directory, name = os.path.split(file)
+    pid, _, token = name.removesuffix(_SUFFIX).split("_")[-3:]
+    return os.path.join(directory, f"{pid}-{token}{_SOCKET}")
+
+
+def sockets() -> list[tuple[proc.Identity, str]]:
+    """The programs of this user that live here and have used machines, each with where it can be asked.
+
+    :raises OSError: as of `clean_up`.
+    """
+    if sys.platform != "linux":
+        return []
+    here = proc.boot_id(), proc.pid_namespace()
+    programs = [(_program(file), file) for file in _files(directory())]
+    return [
+        (program[2], socket_of(file))
+        for program, file in programs
+        if program is not None and program[:2] == here and program[2].is_alive
+    ]
+
+
 def _files(path: str) -> Iterator[str]:
     return (os.path.join(path, name) for name in os.listdir(path) if name.endswith(_SUFFIX))
 
 
 def _is_over(file: str) -> bool:
     """Whether the program that has written it is known to have ended."""
+    program = _program(file)
+    if program is None:
+        return False  # somebody else's
+    boot_id, namespace, harness = program
+    if boot_id != proc.boot_id():
+        return not _is_locked(file)
+    return namespace == proc.pid_namespace() and not harness.is_alive
+
+
+def _program(file: str) -> tuple[str, int, proc.Identity] | None:
+    """Boot, pid namespace and process of the program that writes it, which its name says."""
     try:
         boot_id, *numbers, _ = os.path.basename(file).removesuffix(_SUFFIX).split("_")
         namespace, pid, start_time = map(int, numbers)
     except ValueError:
-        return False  # somebody else's
-    if boot_id != proc.boot_id():
-        return not _is_locked(file)
-    return namespace == proc.pid_namespace() and not proc.Identity(pid, start_time).is_alive
+        return None
+    return boot_id, namespace, proc.Identity(pid, start_time)
 
 
 def _open_locked(file: str, flags: int) -> int:

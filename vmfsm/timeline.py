@@ -35,6 +35,19 @@ class Timeline:
         self._records: collections.deque[Record] = collections.deque()
         self._sizes: collections.deque[int] = collections.deque()
         self._bytes = 0
+        self._listeners: tuple[Callable[[Record, int], object], ...] = ()
+
+    def listen(self, listener: Callable[[Record, int], object]) -> Callable[[], None]:
+        """Have `listener` called with each record and its size; a function that ends it.
+
+        On the I/O thread, all three. It must neither wait nor raise.
+        """
+        self._listeners += (listener,)
+
+        def stop() -> None:
+            self._listeners = tuple(other for other in self._listeners if other is not listener)
+
+        return stop
 
     def add(self, kind: str, data: Mapping[str, object], size: int) -> Record:
         """Append a record; `size` is about how many bytes its data keeps alive."""
@@ -45,6 +58,8 @@ class Timeline:
         while len(self._records) > _MOST_RECORDS or (self._bytes > _MOST_BYTES and len(self._records) > 1):
             self._records.popleft()
             self._bytes -= self._sizes.popleft()
+        for listener in self._listeners:
+            listener(record, size)
         return record
 
     def records(self) -> tuple[Record, ...]:

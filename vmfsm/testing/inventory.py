@@ -21,6 +21,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmfsm import registry
+from vmfsm.control.server import Server
 from vmfsm.deadline import Deadline
 from vmfsm.errors import MachineTimeout, printable
 from vmfsm.exit_guard import ExitGuard
@@ -60,7 +61,9 @@ def bring_up() -> None:
     began: concurrent.futures.Future[None] = concurrent.futures.Future()
 
     def begin_to_own() -> None:
-        Ownership.get().own("nothing", "").end()
+        ownership = Ownership.get()
+        ownership.own("nothing", "").end()
+        ownership.serve()
         began.set_result(None)
 
     io.post(begin_to_own)
@@ -191,11 +194,11 @@ def _read(path: str) -> bytes:
 
 def _descriptors() -> Inventory:
     found: Inventory = {}
-    ledger = Ownership.get().descriptor
+    permanent = {Ownership.get().descriptor, *Server.get().descriptors}  # whoever asks is no leak either
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # the one of this very listing
             fd, target = int(name), os.readlink(f"/proc/self/fd/{name}")
-            if fd == ledger:
+            if fd in permanent:
                 continue
             status = os.fstat(fd)
             # Not the target: a file that is renamed or removed is the same. The kernel's own have one inode.
@@ -268,7 +271,7 @@ def _tasks() -> Inventory:
     answer: concurrent.futures.Future[Inventory] = concurrent.futures.Future()
 
     def say() -> None:
-        tasks = asyncio.all_tasks(io.loop)
+        tasks = asyncio.all_tasks(io.loop) - Server.get().tasks
         answer.set_result({task: functools.partial(_about_task, task) for task in tasks})
 
     if io.inside():

@@ -1,0 +1,216 @@
+"""Which machines there are, in all programs of this user on this host, and the way to one of them."""
+
+import select
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from vmfsm import registry
+from vmfsm.deadline import Deadline
+
+from .channel import Channel, ControlError, NoAnswer, result_of
+from .client import Client
+
+_PAUSE = 0.01
+"""Seconds until a harness is tried again whose queue of connections is full."""
+_OVER = frozenset({"configured", "stopped", "failed"})
+
+
+class NoSuchMachine(ControlError):
+    """There is no machine of this name, or more than one, or none that can be asked."""
+
+
+class Harness(NamedTuple):
+    """A program of this user that lives and has used machines."""
+
+    pid: int
+    start_time: int
+    """As of `proc(5)`: clock ticks since the boot."""
+    path: str
+    """Its control socket, which may not be there: `VMFSM_CONTROL=0`."""
+
+
+class Listing(NamedTuple):
+    """A machine, as far as it is known."""
+
+    status: str
+    """`live`: its harness has told of it. `silent`: that lives, and does not answer. `orphaned`, `stale`,
+    `foreign`: as of `registry.Status`; the harness of the first two has died."""
+    name: str
+    harness: int
+    """The process that launched it."""
+    pid: int | None = None
+    """QEMU's."""
+    state: str | None = None
+    reason: str | None = None
+    seconds: float | None = None
+    """Since when it is in this state; of one that is not live: since it was launched."""
+    launches: int | None = None
+    exit_status: int | None = None
+    held: str | None = None
+    """Why, or by whom."""
+    test: str | None = None
+    """`PYTEST_CURRENT_TEST` of its harness."""
+    command: tuple[str, ...] = ()
+    """The harness's."""
+    number: int | None = None
+    """Its own, in its harness."""
+    path: str | None = None
+    """The control socket of its harness."""
+    problem: str | None = None
+    """Why a silent one is."""
+
+    def client(self) -> Client:
+        """:raises NoAnswer: for a silent one. :raises NoSuchMachine: for one whose harness has died."""
+        if self.status == "live" and self.path is not None and self.number is not None:
+            return Client(self.path, self.number, name=self.name)
+        if self.status == "silent":
+            raise NoAnswer(f"{self.name}: {self.problem} (process {self.harness})")
+        what = "is of another host or pid namespace" if self.status == "foreign" else "has died"
+        raise NoSuchMachine(f"{self.name}: the program that launched it {what} (process {self.harness})")
+
+
+def harnesses() -> list[Harness]:
+    """The programs of this user that have used machines and live here. Never waits.
+
+    :raises OSError: as of `registry.machines`.
+    """
+    return [Harness(*program, path) for program, path in registry.sockets()]
+
+
+def machines(timeout: float | None = 1.0) -> list[Listing]:
+    """All machines of this user: those that their harnesses tell of, which are all asked at once, and those
+    that are only registered.
+
+    :param timeout: seconds until a harness that has not answered counts as silent.
+    :raises OSError: as of `registry.machines`.
+    """
+    deadline = Deadline(timeout)
+    asked = harnesses()
+    entries = registry.machines()
+    asking = _Round()
+    asking.run(asked, deadline)
+    answers = asking.answers
+    listings: list[Listing] = []
+    for harness in asked:
+        answer = answers[harness]
+        if isinstance(answer, Mapping):
+            listings += _told(harness, answer)
+    has_told = {harness.pid for harness, answer in answers.items() if isinstance(answer, Mapping)}
+    problems = {harness.pid: answer for harness, answer in answers.items() if isinstance(answer, str)}
+    now = time.time()
+    for entry in entries:
+        is_live = entry.status is registry.Status.LIVE
+        if is_live and entry.harness.pid in has_told:
+            continue
+        listings.append(
+            Listing(
+                status="silent" if is_live else entry.status.value,
+                name=entry.name,
+                harness=entry.harness.pid,
+                pid=entry.pid,
+                seconds=max(0.0, now - entry.since),
+                command=entry.harness.command,
+                problem=problems.get(entry.harness.pid, "the harness has ended meanwhile")
+                if is_live
+                else None,
+            )
+        )
+    return listings
+
+
+def find(name: str, *, timeout: float | None = 1.0) -> Client:
+    """The machine of this name, or of `PID/NAME`, with the process id of its harness.
+
+    Of several the one that has a QEMU is meant.
+
+    :param timeout: as of `machines`.
+    :raises NoSuchMachine: where there is none, or which one is meant can't be told.
+    :raises NoAnswer: where its harness does not answer.
+    """
+    listings = machines(timeout)
+    found = [listing for listing in listings if listing.name == name]
+    harness, slash, rest = name.partition("/")
+    if not found and slash and harness.isdecimal():
+        found = [listing for listing in listings if (str(listing.harness), listing.name) == (harness, rest)]
+    if len(found) > 1:
+        found = [listing for listing in found if listing.state not in _OVER] or found[-1:]
+    if not found:
+        there = ", ".join(sorted({listing.name for listing in listings})) or "none"
+        raise NoSuchMachine(f"no machine {name!r} (there are: {there})")
+    if len(found) > 1:
+        several = ", ".join(f"{listing.harness}/{listing.name}" for listing in found)
+        raise NoSuchMachine(f"{len(found)} machines are named {name!r}: {several}")
+    return found[0].client()
+
+
+def _told(harness: Harness, answer: Mapping[str, Any]) -> Iterator[Listing]:
+    about = answer["harness"]
+    for row in answer["machines"]:
+        yield Listing(
+            status="live",
+            harness=harness.pid,
+            test=about.get("test"),
+            command=tuple(about.get("command", ())),
+            path=harness.path,
+            **{name: row.get(name) for name in _OF_ROW},
+        )
+
+
+_OF_ROW = ("name", "pid", "state", "reason", "seconds", "launches", "exit_status", "held", "number")
+
+
+class _Round:
+    """All harnesses, asked at once for their machines."""
+
+    def __init__(self) -> None:
+        self.answers: dict[Harness, Mapping[str, Any] | str] = {}
+        """What each says, or why it says nothing."""
+        self._asked: dict[int, tuple[Harness, Channel]] = {}
+        self._poll = select.poll()
+
+    def run(self, harnesses: Iterable[Harness], deadline: Deadline) -> None:
+        waiting = list(harnesses)
+        try:
+            while True:
+                waiting = [harness for harness in waiting if not self._ask(harness)]
+                if deadline.expired or not (waiting or self._asked):
+                    break
+                remaining = _PAUSE if waiting else deadline.remaining()
+                for fd, _ in self._poll.poll(None if remaining is None else remaining * 1000):
+                    self._hear(fd)
+            for harness in [*waiting, *(harness for harness, _ in self._asked.values())]:
+                self.answers[harness] = "the harness does not answer"
+        finally:
+            for _, channel in self._asked.values():
+                channel.close()
+
+    def _ask(self, harness: Harness) -> bool:
+        """Whether it was asked, or can't be."""
+        try:
+            channel = Channel(harness.path, Deadline(0))
+        except NoAnswer:
+            return False  # as many as it lets wait to be connected
+        except (ControlError, OSError) as error:
+            self.answers[harness] = str(error)
+            return True
+        self._asked[channel.fileno()] = harness, channel
+        self._poll.register(channel, select.POLLIN)
+        try:
+            channel.send({"id": 1, "op": "machines"}, Deadline(0))
+        except ControlError:
+            self._hear(channel.fileno())  # why
+        return True
+
+    def _hear(self, fd: int) -> None:
+        harness, channel = self._asked[fd]
+        try:
+            answer = channel.take()
+            if answer is None:
+                return
+            self.answers[harness] = result_of(answer)
+        except ControlError as error:
+            self.answers[harness] = str(error)
+        self._poll.unregister(fd)
+        del self._asked[fd]
+        channel.close()

@@ -1,0 +1,164 @@
+"""The socket of this process at which its machines can be asked, by programs of the same user.
+
+It is served by the I/O thread, so it answers while the harness computes, waits, or stands in a debugger.
+"""
+
+import atexit
+import contextlib
+import functools
+import logging
+import os
+import socket
+import time
+from typing import Any
+
+from vmfsm.iothread import IOThread, outcome
+from vmfsm.paths import short_name
+from vmfsm.peers import check_peer, credentials
+from vmfsm.perprocess import per_process
+
+from .connection import Connection
+from .protocol import PROTOCOL, Peer, encode
+
+_LOGGER = logging.getLogger("vmfsm.control")
+
+_MOST_CONNECTIONS = 64
+_BACKLOG = 128
+_ACCEPTED_A_TURN = 16
+_PAUSE = 1.0
+"""Seconds until it is tried again to take a connection, where the system lacks descriptors."""
+
+_open: set[socket.socket] = set()
+"""Which a forked child is to close: else nobody would see that its parent has ended."""
+
+
+class Server:
+    """Of this process. On the I/O thread only."""
+
+    def __init__(self) -> None:
+        self.connections: set[Connection] = set()
+        self._io = IOThread.get()
+        self._listener: socket.socket | None = None
+
+    @classmethod
+    def get(cls) -> "Server":
+        return per_process(cls)
+
+    def listen(self, path: str) -> None:
+        """Answer at `path` from now on, to the end of the process; where that can't be, log a warning."""
+        try:
+            self._listener = listener = _bound(path)
+        except OSError as error:
+            _LOGGER.warning("no control socket, so `vmfsm` can't look at this process: %s", error)
+            return
+        _open.add(listener)
+        self._io.loop.add_reader(listener, self._accept, listener)
+        atexit.register(_remove, path, os.getpid())  # the watchdog would do it, too, a moment later
+
+    @property
+    def descriptors(self) -> frozenset[int]:
+        """Those that are open for it. From any thread."""
+        return frozenset(one.fileno() for one in tuple(_open))
+
+    @property
+    def tasks(self) -> frozenset[Any]:
+        """Those of the requests in progress."""
+        return frozenset(task for connection in self.connections for task in connection.tasks.values())
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(_ACCEPTED_A_TURN):
+            try:
+                connection, _ = listener.accept()
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                continue  # that one has gone already
+            except OSError as error:
+                _LOGGER.warning("the control socket takes nobody for a while: %s", error)
+                self._io.loop.remove_reader(listener)
+                self._io.loop.call_later(_PAUSE, self._io.loop.add_reader, listener, self._accept, listener)
+                return
+            connection.setblocking(False)
+            try:
+                check_peer(connection)
+                peer = Peer(*credentials(connection))
+            except OSError as error:
+                _LOGGER.warning("refused at the control socket: %s", error)
+                connection.close()
+                continue
+            if len(self.connections) >= _MOST_CONNECTIONS:
+                _turn_away(connection)
+                continue
+            _open.add(connection)
+            self._io.start(self._connect(connection, peer))
+
+    async def _connect(self, end: socket.socket, peer: Peer) -> None:
+        connection = Connection(end, peer, _greeting(), self._lost)
+        self.connections.add(connection)
+        error, _ = await outcome(self._io.loop.connect_accepted_socket(lambda: connection, end))
+        if error is not None:
+            end.close()
+            self._lost(connection)
+
+    def _lost(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        _open.discard(connection.socket)
+
+
+def _bound(path: str) -> socket.socket:
+    """A listening socket at `path`, this user's alone from its first moment.
+
+    :raises OSError: as the system says.
+    """
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.setblocking(False)
+        os.fchmod(listener.fileno(), 0o600)  # Linux makes the file with it (unix(7))
+        with short_name(path) as name:
+            listener.bind(name)
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _greeting() -> dict[str, object]:
+    return {
+        "vmfsm": _version(),
+        "protocol": PROTOCOL,
+        "pid": os.getpid(),
+        "time": time.time(),
+        "monotonic": time.monotonic(),
+    }
+
+
+@functools.cache
+def _version() -> str:
+    from importlib import metadata
+
+    return metadata.version("vmfsm")
+
+
+def _turn_away(connection: socket.socket) -> None:
+    message = {"type": "Busy", "message": f"there are {_MOST_CONNECTIONS} connections already"}
+    with contextlib.suppress(OSError):
+        connection.send(encode({"id": None, "error": message}))
+    connection.close()
+
+
+def _remove(path: str, pid: int) -> None:
+    if os.getpid() == pid:  # not a forked child
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def _close_in_child() -> None:
+    # Not by their `close`, nor ever by the garbage collector: they are of a loop that is the parent's.
+    for one in _open:
+        with contextlib.suppress(OSError):
+            os.close(one.detach())
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)

@@ -185,7 +185,15 @@ def test_the_result_for_programs(qemu: str, tmp_path: Path) -> None:
         "exit_status": 0,
         "steps": [{"step": "--expect 'guest ready'", "kind": "expect", "met": True}],
         "verdicts": [],
+        "recording": None,
     }
+
+
+def test_it_says_where_the_recording_is(qemu: str, tmp_path: Path) -> None:
+    ran = vmfsm("run", "--name", "box", "--record", str(tmp_path), *READY, *GUEST)
+    (file,) = tmp_path.iterdir()
+    assert ran.returncode == 0
+    assert ran.stderr.endswith(f"; recorded in {file}\n")
 
 
 @pytest.mark.parametrize(

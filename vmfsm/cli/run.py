@@ -60,7 +60,10 @@ def _run(**given: Any) -> None:
             session.display.verdict(f"vmfsm run: --result: {error}")
             status = status or RunStatus.FAILED
     good = "ok" if outcome.good else f"FAILED ({outcome.word})"
-    session.display.verdict(f"vmfsm run: {good}: {outcome.message} [{machine.name}, {session.seconds:.1f} s]")
+    where = f"; recorded in {session.recording}" if session.recording else ""
+    session.display.verdict(
+        f"vmfsm run: {good}: {outcome.message} [{machine.name}, {session.seconds:.1f} s]{where}"
+    )
     if given["json"]:
         session.display.verdict(dump(result))
     session.display.close()

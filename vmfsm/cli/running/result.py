@@ -35,6 +35,7 @@ def document(session: Session, outcome: Outcome, status: int) -> dict[str, Any]:
             for done in session.done
         ],
         "verdicts": _verdicts(machine),
+        "recording": session.recording,
     }
 
 

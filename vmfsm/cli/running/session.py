@@ -75,6 +75,7 @@ class Session:
         self._total = Deadline(script.total_timeout)
         self._doing = "launching"
         self._doing_until: float | None = None
+        self._has_keys = False
         self._last_event: tuple[str, float] | None = None
         self.display = Display(
             status=self.status if status else None,
@@ -86,6 +87,15 @@ class Session:
     def seconds(self) -> float:
         """Since the beginning."""
         return time.monotonic() - self._began
+
+    @property
+    def recording(self) -> str | None:
+        """The file with all that happened; `None` where nothing was recorded."""
+        try:
+            path: str | None = self.machine.plugin("recorder").path
+        except ConfigError:  # it is not there
+            return None
+        return path
 
     def run(self) -> Outcome:
         """Launch, go through the script, end the machine; never raises for what happens to that."""
@@ -120,7 +130,7 @@ class Session:
             parts[-1] += f" ({max(0.0, self._doing_until - now):.0f} s left)"
         if self._last_event is not None:
             parts.append(f"{self._last_event[0]} {now - self._last_event[1]:.0f} s ago")
-        if self.script.stdin in {"terminal", "raw"}:
+        if self._has_keys:
             parts.append("Ctrl-] ? for help")
         return printable(" | ".join(parts)).replace("\n", " ")
 
@@ -255,6 +265,7 @@ class Session:
             status=self.status,
         )
         self._talking.enter_context(talking)
+        self._has_keys = how != "pipe"
 
     def _limit(self, doing: str, seconds: float | None) -> None:
         self._doing = doing

@@ -41,7 +41,7 @@ class Tracker:
         else:
             self._begun = b""
         self.between_sequences = not self._begun and _CHARACTER.search(text, max(0, len(text) - 3)) is None
-        visible = _SEQUENCE.sub(b"", text[-_LONGEST:])
+        visible = _SEQUENCE.sub(b"", text[: len(text) - len(self._begun)][-_LONGEST:])
         if visible:
             self.at_start_of_line = visible.endswith((b"\n", b"\r"))
 

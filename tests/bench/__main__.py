@@ -9,7 +9,20 @@ import sys
 import time
 from pathlib import Path
 
-from . import companion, compat, console, death, fds, imports, launch, many, ownership, qmp, verdicts
+from . import (
+    companion,
+    compat,
+    console,
+    death,
+    fds,
+    imports,
+    launch,
+    many,
+    ownership,
+    qmp,
+    recorder,
+    verdicts,
+)
 from .facts import facts
 from .report import as_json, table
 
@@ -21,6 +34,7 @@ BENCHMARKS = {
     "fds": fds,
     "death": death,
     "console": console,
+    "recorder": recorder,
     "verdicts": verdicts,
     "import": imports,
     "many": many,

@@ -5,6 +5,7 @@ recorder is off; of one that is off, a machine without the plugin. The console i
 `console`: what counts is what of it is in the file when `wait` has returned.
 """
 
+import functools
 import os
 import shutil
 import sys
@@ -22,6 +23,8 @@ from .measuring import Figure, Goal, Side, by_turns
 ROUNDS, QUICK = 100, 10
 COMMANDS = 200
 """How many commands make a sample."""
+QUIET = 0.05
+"""Seconds after which all is written that came before."""
 MEGABYTES = 48
 _SIZE = MEGABYTES * 1_000_000
 _READY = "ready\n"
@@ -32,7 +35,7 @@ _BLOCKED: dict[str, Any] = {"block": ["recorder"]}
 def measure(rounds: int) -> list[Figure]:
     os.environ.pop("VMFSM_RECORD", None)
     directory = tempfile.mkdtemp(prefix="vmfsm-bench-")
-    on = {"options": {"recorder": {"directory": directory}}}
+    on: dict[str, Any] = {"options": {"recorder": {"directory": directory}}}
     try:
         cycles = by_turns(rounds, on=_cycle(on), off=_cycle(_OFF), blocked=_cycle(_BLOCKED))
         with (
@@ -41,14 +44,16 @@ def measure(rounds: int) -> list[Figure]:
             Machine(QEMU, NO_MACHINE, **_BLOCKED).launch() as blocked,
         ):
             trips = by_turns(rounds, on=_trips(recorded), off=_trips(off), blocked=_trips(blocked))
+            times = by_turns(rounds, vmfsm=functools.partial(_until_written, recorded))["vmfsm"]
         figures = [
             _beside("launch and shutdown", "ms", cycles, "on", "off", Goal("ratio", 1.05)),
             _beside("(the same, recorder off)", "ms", cycles, "off", "blocked"),
             _beside("QMP round trip", "µs", trips, "on", "off", Goal("ratio", 1.1)),
             _beside("(the same, recorder off)", "µs", trips, "off", "blocked"),
+            Figure("record until it is in the file", "ms", times["time"]),
         ]
         for name, length in LINES.items():
-            samples = by_turns(max(1, rounds // 10), vmfsm=lambda length=length: _flood(length, directory))
+            samples = by_turns(max(1, rounds // 10), vmfsm=functools.partial(_flood, length, directory))
             goal = Goal("itself", 50, at_least=True)
             figures.append(Figure(f"console recorded, {name}", "MB/s", samples["vmfsm"]["rate"], goal=goal))
             figures.append(Figure("(of what was said)", "%", samples["vmfsm"]["share"]))
@@ -80,6 +85,18 @@ def _trips(machine: Machine) -> Side:
         return {"time": (time.perf_counter() - begin) / COMMANDS * 1e6}
 
     return side
+
+
+def _until_written(machine: Machine) -> dict[str, float]:
+    """Of what happens while nothing else does."""
+    time.sleep(QUIET)
+    path = machine.plugin("recorder").path
+    before = os.stat(path).st_size
+    begin = time.perf_counter()
+    machine.qmp.execute("query-status")
+    while os.stat(path).st_size == before:
+        time.sleep(0.0005)
+    return {"time": (time.perf_counter() - begin) * 1e3}
 
 
 def _flood(length: int, directory: str) -> dict[str, float]:

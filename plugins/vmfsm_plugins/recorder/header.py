@@ -13,31 +13,19 @@ FORMAT, VERSION = "vmfsm-recording", 1
 
 def header_of(machine: Machine, launch: int) -> dict[str, object]:
     """For one launch of `machine`; what only the file itself knows is added by that."""
-    harness = Secrets()
-    harness.learn_command(sys.orig_argv)
-    system = os.uname()
-    command = machine.secrets.redact_all(machine.command)
     return {
         "format": FORMAT,
         "version": VERSION,
         "name": machine.name,
         "launch": launch,
-        "command": command,
+        "command": machine.secrets.redact_all(machine.command),
         "harness": {
             "pid": os.getpid(),
-            "command": machine.secrets.redact_all(harness.redact_all(sys.orig_argv)),
+            "command": machine.secrets.redact_all(_own_command()),
             "cwd": _cwd(),
             "test": os.environ.get("PYTEST_CURRENT_TEST"),
         },
-        "host": {
-            "name": system.nodename,
-            "system": system.sysname,
-            "kernel": system.release,
-            "architecture": system.machine,
-            "cpus": os.cpu_count(),
-        },
-        "python": platform.python_version(),
-        "vmfsm": _vmfsm_version(),
+        **_surroundings(),
     }
 
 
@@ -54,6 +42,28 @@ def _cwd() -> str | None:
 
 
 @functools.cache
+def _own_command() -> tuple[str, ...]:
+    secrets = Secrets()
+    secrets.learn_command(sys.orig_argv)
+    return tuple(map(secrets.redact, sys.orig_argv))
+
+
+@functools.cache
+def _surroundings() -> dict[str, object]:
+    system = os.uname()
+    return {
+        "host": {
+            "name": system.nodename,
+            "system": system.sysname,
+            "kernel": system.release,
+            "architecture": system.machine,
+            "cpus": os.cpu_count(),
+        },
+        "python": platform.python_version(),
+        "vmfsm": _vmfsm_version(),
+    }
+
+
 def _vmfsm_version() -> str | None:
     from importlib import metadata
 

@@ -1,7 +1,6 @@
 """Records as lines of JSON, in ASCII: nothing that a guest printed acts on the terminal that shows a file."""
 
 import json
-import math
 
 from vmfsm import Record, jsonable
 
@@ -13,27 +12,24 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 def line_of(record: Record) -> bytes:
     """The line of one record. Never raises, whatever a plugin has put into it."""
-    return as_line(record.kind, record.at, record.data)
-
-
-def as_line(kind: object, at: float, data: object) -> bytes:
-    """See `line_of`."""
+    kind, at, data = record
+    if type(data) is dict:
+        try:
+            text = _encode({"at": round(at, 6), "kind": kind, "data": data})
+            if "\\ud" not in text and len(text) < LONGEST:
+                return f"{text}\n".encode("ascii")
+        except Exception:  # noqa: BLE001 - it holds what JSON has not; `data` is anybody's
+            pass
+    # There it is, or half a pair of surrogates, which not every reader of JSON takes.
     text = as_object(data)
-    head = f'{{"at":{at if math.isfinite(at) else 0:.6f},"kind":{_encode(str(jsonable(kind)))},"data":'
+    head = as_object({"at": round(at, 6), "kind": str(jsonable(kind))})[:-1]
     if len(head) + len(text) > LONGEST:
-        text = _encode(_short(data, len(text)))
-    return f"{head}{text}}}\n".encode("ascii")
+        text = as_object(_short(data, len(text)))
+    return f'{head},"data":{text}}}\n'.encode("ascii")
 
 
 def as_object(data: object) -> str:
-    """As a JSON object. Never raises."""
-    try:
-        text = _encode(data)
-        if text.startswith("{") and "\\ud" not in text:
-            return text
-    except Exception:  # noqa: BLE001 - it holds what JSON has not; `data` is anybody's
-        pass
-    # There it is, or half a pair of surrogates, which not every reader of JSON takes.
+    """`data`, or the nearest to it that JSON has, as an object of JSON. Never raises."""
     try:
         value = jsonable(data)
         return _encode(value if isinstance(value, dict) else {"value": value})

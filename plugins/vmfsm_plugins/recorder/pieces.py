@@ -108,6 +108,10 @@ class Pieces:
             path = f"{self._base}.jsonl" if number == 1 else f"{self._base}.{number}.jsonl"
             try:
                 return os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600), path, number
+            except FileNotFoundError:
+                if number > 1 or os.path.isdir(os.path.dirname(path)):
+                    raise
+                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)  # it was removed since
             except FileExistsError:
                 if number > 1:
                     number += 1

@@ -93,10 +93,12 @@ class _Active(Recorder):
 
     @hookimpl
     async def pre_launch(self) -> None:
-        if not self._writer.hangs:
+        writer = self._writer
+        if not writer.is_prepared and not writer.hangs:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PATIENCE):
                     await in_thread(functools.partial(_prepare, self._where))
+                    writer.is_prepared = True
 
     @hookimpl
     def state_changed(self, transition: Transition) -> None:

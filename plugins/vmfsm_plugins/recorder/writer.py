@@ -10,7 +10,9 @@ import time
 import weakref
 from collections.abc import Sequence
 
-from .lines import as_line
+from vmfsm import Record
+
+from .lines import line_of
 from .pieces import Pieces
 
 PATIENCE = 0.2
@@ -43,6 +45,8 @@ class Writer:
     """Writes the recordings of one directory, in a thread that is there while one is open."""
 
     def __init__(self) -> None:
+        self.is_prepared = False
+        """The directory was there."""
         self._changed = threading.Condition()
         self._queue: collections.deque[Recording] = collections.deque()
         self._open: set[Recording] = set()
@@ -124,7 +128,10 @@ class Writer:
 def _write(recording: Recording, lines: list[bytes], lost: int) -> int:
     """Write lines, and before them how many were lost; how many are lost now without a word in the file."""
     pieces = recording.pieces
-    note = [as_line("dropped", time.monotonic(), {"records": lost, "error": recording.error})] if lost else []
+    note = []
+    if lost:
+        data = {"records": lost, "error": recording.error}
+        note = [line_of(Record("dropped", time.monotonic(), data))]
     before = pieces.lines
     try:
         pieces.write([*note, *lines])

@@ -75,7 +75,7 @@ def test_a_launch_can_be_read_off_it(bare: MakeMachine) -> None:
         "dest": "launching",
         "reason": None,
     }
-    assert by_kind["spawn"].data == {"command": machine.command}
+    assert by_kind["spawn"].data == {"command": machine.command, "cwd": None, "environment": {}}
     assert by_kind["hook-begin"].data == {"hook": "post_launch", "plugin": "failing"}
     assert by_kind["exit"].data == {"status": -9}
     hook = by_kind["hook"].data

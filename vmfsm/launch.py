@@ -43,6 +43,7 @@ from .plan import LaunchPlan, Polite
 from .plugins import PluginSet
 from .preparation import compose_command, prepare
 from .process import REAP, Process, differences, find_binary
+from .redaction import redact_environment
 from .reports import Failure, abnormal_exit, describe_exit, launch_error, machine_died, plugin_errors
 from .stopping import stop
 
@@ -450,7 +451,13 @@ class Launch:
             check_fd(fd)
         self._machine.secrets.learn_command(self.command)
         self.environment = differences(plan.env)
-        self._record("spawn", {"command": self.command}, 1_000)
+        environment = redact_environment(self.environment)
+        what: dict[str, object] = {
+            "command": self.command,
+            "cwd": self._config.cwd,
+            "environment": environment,
+        }
+        self._record("spawn", what, 1_000)
         self.process = Process.spawn(
             self.command,
             executable=executable,

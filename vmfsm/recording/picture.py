@@ -2,14 +2,14 @@
 
 import collections
 import datetime
-import shlex
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from vmfsm.jsonable import JSON, jsonable
+from vmfsm.snapshot import VERSION, shell_line
 from vmfsm.timeline import Record
 
-_SNAPSHOT_VERSION = 1
 _MOST_TRANSITIONS = 100
 _MOST_HOOKS = 200
 _MOST_RECORDS = 50
@@ -42,6 +42,8 @@ class Picture:
         self._consoles: dict[str, str] = {}
         self._output = ""
         self._command: JSON = jsonable(header.get("command") or [])
+        self._cwd = self._directory(None)
+        self._environment: dict[str, str | None] = {}
         self._pid: JSON = None
         self._exit_status: JSON = None
 
@@ -69,6 +71,8 @@ class Picture:
             case "spawn" | "adopt":
                 self._command = jsonable(data.get("command"))
                 self._pid = jsonable(data.get("pid"))
+                self._cwd = self._directory(data.get("cwd"))
+                self._environment = _texts(data.get("environment"))
             case "exit":
                 self._pid = None
                 self._exit_status = jsonable(data.get("status"))
@@ -89,7 +93,7 @@ class Picture:
         hold = next(iter(self._holds.values()), None)
         running = next(reversed(self._running.values()), None)
         return {
-            "version": _SNAPSHOT_VERSION,
+            "version": VERSION,
             "taken": taken.isoformat(),
             "name": header["name"],
             "state": jsonable(last.data.get("dest")) if last else "configured",
@@ -103,19 +107,26 @@ class Picture:
             if running
             else None,
             "command": command,
-            "shell": jsonable(header.get("shell")) or shlex.join(map(str, command)),
-            "environment": jsonable(header.get("environment") or {}),
-            "cwd": jsonable(header.get("cwd")),
+            "shell": shell_line([str(word) for word in command], self._cwd, self._environment),
+            "environment": dict(self._environment),
+            "cwd": self._cwd,
             "pid": self._pid,
             "exit_status": self._exit_status,
             "harness": jsonable(header.get("harness")),
             "waits": [self._told_wait(record) for record in self._waits.values()],
             "timeline": [self._told(record) for record in self._timeline],
             "verdicts": [self._told(record) for record in self._verdicts],
-            "paths": jsonable(header.get("paths") or {}),
+            "paths": {},
             "plugins": jsonable(header.get("plugins") or []),
             "details": self._details(),
         }
+
+    def _directory(self, given: object) -> str | None:
+        harness = self._header.get("harness")
+        own = harness.get("cwd") if isinstance(harness, dict) else None
+        if not isinstance(own, str):
+            return given if isinstance(given, str) else None
+        return os.path.join(own, given) if isinstance(given, str) else own
 
     def _hear(self, console: str, text: str) -> None:
         if console in self._consoles or len(self._consoles) < _MOST_CONSOLES:
@@ -163,6 +174,11 @@ def _key(data: Mapping[str, object], *names: str) -> tuple[str, ...]:
 
 def _chosen(data: Mapping[str, object], *names: str) -> dict[str, JSON]:
     return {name: jsonable(data.get(name)) for name in names}
+
+
+def _texts(value: object) -> dict[str, str | None]:
+    items = value.items() if isinstance(value, dict) else ()
+    return {name: text for name, text in items if text is None or isinstance(text, str)}
 
 
 def _lines(text: str) -> list[JSON]:

@@ -13,8 +13,6 @@ from vmfsm.jsonable import JSON
 from vmfsm.paths import check_path
 from vmfsm.timeline import Record
 
-from .picture import Picture
-
 FORMAT = "vmfsm-recording"
 VERSION = 1
 """Of the format. Fields and kinds of records may be added to it; for anything else it changes."""
@@ -114,6 +112,8 @@ class Recording:
 
         :raises OSError: when they can't be read.
         """
+        from .picture import Picture
+
         picture = Picture(self.header)
         for record in self.records():
             picture.add(record)

@@ -56,7 +56,7 @@ print(sorted({"asyncio", "rich", "transitions", "pluggy", "json"} & set(sys.modu
         [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=LIMIT
     )
     imported, heavy = ran.stderr.splitlines()
-    modules = ["command", "commands", "output", "program", "status"]
+    modules = ["command", "commands", "failures", "output", "program", "status"]
     assert imported == f"0 {[f'vmfsm.cli.{name}' for name in modules]}"
     assert heavy == "['json']"
     for row in COMMANDS.values():

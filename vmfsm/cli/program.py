@@ -8,14 +8,12 @@ from collections.abc import Callable, Sequence
 import click
 from click.shell_completion import CompletionItem
 
-from vmfsm.errors import VMError, printable
-
 from .command import CONTEXT, no_color
 from .commands import COMMANDS, SECTIONS
+from .failures import NAME, failure_of, say
 from .output import colors
-from .status import ExitStatus, Failure
+from .status import ExitStatus
 
-NAME = "vmfsm"
 COMPLETE = "_VMFSM_COMPLETE"
 """The environment variable by which shells ask for completions, and for the script that does so."""
 
@@ -89,17 +87,10 @@ def _guarded(function: Callable[[], int]) -> int:
         return ExitStatus.PIPE_CLOSED
     except (KeyboardInterrupt, click.Abort):
         return ExitStatus.INTERRUPTED
-    except click.UsageError as error:
-        where = error.ctx.command_path if error.ctx is not None else NAME
-        return _say(error.format_message(), ExitStatus.USAGE, f"see: {where} --help")
-    except click.ClickException as error:
-        return _say(error.format_message(), ExitStatus.FAILED)
-    except Failure as error:
-        return _say(str(error), error.status, error.hint)
-    except TimeoutError as error:
-        return _say(str(error), ExitStatus.TIMEOUT)
-    except (VMError, OSError) as error:
-        return _say(str(error), ExitStatus.FAILED)
+    except Exception as error:  # noqa: BLE001 - a defect is raised again
+        failure = failure_of(error)
+        say(failure)
+        return failure.status
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -116,13 +107,6 @@ def _run(arguments: Sequence[str]) -> int:
     except click.exceptions.Exit as asked:
         return asked.exit_code
     return ExitStatus.DONE
-
-
-def _say(message: str, status: ExitStatus, hint: str = "") -> ExitStatus:
-    click.echo(f"{NAME}: {printable(message).strip()}", err=True)
-    if hint:
-        click.echo(hint, err=True)
-    return status
 
 
 def _flush() -> int:

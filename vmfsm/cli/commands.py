@@ -14,6 +14,14 @@ class Row(NamedTuple):
 
 
 SECTIONS: dict[str, tuple[Row, ...]] = {
+    "Look at machines": (
+        Row("ps", "ps:ps", "List the machines of all programs of this user."),
+        Row("inspect", "inspect:inspect", "Show what a machine is doing, since when and why."),
+    ),
+    "Act on them": (
+        Row("shutdown", "ending:shutdown", "End machines, gently first."),
+        Row("kill", "ending:kill", "Kill machines now."),
+    ),
     "Run": (Row("run", "run:run", "Run a virtual machine: console, script, exit status by reason."),),
     "What is here": (
         Row("doctor", "doctor:doctor", "Say what runs here, what is missing, and what to do about it."),
@@ -24,3 +32,5 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
 """In the order of `vmfsm --help`."""
 
 COMMANDS = {row.name: row for rows in SECTIONS.values() for row in rows}
+ALIASES = {"stop": "shutdown"}
+"""Other names, which are not listed."""

@@ -34,9 +34,7 @@ def shutdown(names: tuple[str, ...], guest: bool, timeout: float, as_json: bool)
     It is what Machine.shutdown() does in their programs: QEMU is asked to quit, then terminated, then killed,
     and all clean-up runs. Who waits there for something of the machine is told that it has died.
     """
-    act_on(
-        names, lambda machine: machine.shutdown(guest=guest, timeout=timeout), _ended, as_json=as_json
-    )
+    act_on(names, lambda machine: machine.shutdown(guest=guest, timeout=timeout), _ended, as_json=as_json)
 
 
 @command(

@@ -41,7 +41,9 @@ def name_argument(function: F) -> F:
 
 def names_argument(function: F) -> F:
     """NAME...: at least one."""
-    return click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete)(function)
+    return click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete)(
+        function
+    )
 
 
 EXITS = (ExitStatus.NO_SUCH_MACHINE, ExitStatus.NO_ANSWER, ExitStatus.TIMEOUT)

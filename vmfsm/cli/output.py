@@ -40,11 +40,13 @@ def age(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """How long something took: `0.3 ms`, `12 ms`, `1.24 s`, then as an age."""
+    """How long something took: `0.3 ms`, `12 ms`, `1.2 s`, `42 s`, then as an age."""
+    milliseconds = seconds * 1e3
+    if milliseconds < 0.05:
+        return "0 s"
     if seconds < 1:
-        milliseconds = seconds * 1e3
         return f"{milliseconds:.0f} ms" if milliseconds >= 10 else f"{milliseconds:.1f} ms"
-    return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s" if seconds < 100 else age(seconds)
+    return f"{seconds:.1f} s" if seconds < 10 else age(seconds)
 
 
 _PATIENCE = 1.0

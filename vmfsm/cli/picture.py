@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from vmfsm.reports import describe_exit
+
 from .output import age, duration, one_line
 from .ps import COLORS, program
 from .table import Cell, Column, print_table
@@ -29,7 +31,7 @@ def show(snapshot: dict[str, Any], lines: int) -> None:
     _verdicts(_rows(snapshot, "verdicts"))
     details = _mapping(snapshot.get("details"))
     for name, console in _mapping(details.get("console")).items():
-        _text(f"console {name}" if name != "console" else "console", _mapping(console).get("lines"), lines)
+        _text(f"console {name}", _mapping(console).get("lines"), lines)
     _events(_rows(_mapping(details.get("qmp")), "events"), snapshot.get("taken"), lines)
     _text("output of QEMU", _mapping(details.get("logs")).get("lines"), lines)
     _command(snapshot)
@@ -42,9 +44,12 @@ def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _rows(snapshot: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    value = snapshot.get(name)
-    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+    return [row for row in _list(snapshot.get(name)) if isinstance(row, dict)]
 
 
 def _seconds(value: object) -> float | None:
@@ -57,10 +62,9 @@ def _for(value: object) -> str:
 
 
 def _ago(value: object) -> str:
+    """How many seconds ago, without that word: it is the column's title."""
     seconds = _seconds(value)
-    if seconds is None:
-        return ""
-    return f"{duration(seconds) if seconds < 10 else age(seconds)} ago"
+    return "" if seconds is None else duration(seconds) if seconds < 10 else age(seconds)
 
 
 def _words(value: object) -> str:
@@ -72,57 +76,61 @@ def _words(value: object) -> str:
 
 def _section(title: str) -> None:
     click.echo()
-    click.secho(title, bold=True)
+    click.secho(f"  {title.upper()}", dim=True)
 
 
 def _head(snapshot: dict[str, Any]) -> None:
-    state = _words(snapshot.get("state"))
-    title = click.style(_words(snapshot.get("name")), bold=True)
-    since = _for(snapshot.get("since"))
-    reason = f" ({_words(snapshot.get('reason'))})" if snapshot.get("reason") else ""
-    click.echo(f"{title}  {click.style(state, fg=COLORS.get(state))}{reason}{f' for {since}' if since else ''}")
-    harness, qmp = _mapping(snapshot.get("harness")), _mapping(_mapping(snapshot.get("details")).get("qmp"))
-    paths, recording = _mapping(snapshot.get("paths")), _mapping(snapshot.get("recording"))
-    qemu = [
-        f"pid {snapshot['pid']}" if snapshot.get("pid") else "",
-        _words(qmp.get("run_state")),
-        f"version {_words(qmp['version'])}" if qmp.get("version") else "",
-        f"exit status {snapshot['exit_status']}" if snapshot.get("exit_status") is not None else "",
-        f"launched {snapshot['launches']} times" if (snapshot.get("launches") or 0) > 1 else "",
+    state, reason, since = (_words(snapshot.get(name)) for name in ("state", "reason", "since"))
+    line = [click.style(state, fg=COLORS.get(state))]
+    line += [f"({reason})"] if reason else []
+    line += [f"for {_for(snapshot['since'])}"] if since else []
+    click.echo(f"{click.style(_words(snapshot.get('name')), bold=True)}  {' '.join(line)}")
+    harness, paths = _mapping(snapshot.get("harness")), _mapping(snapshot.get("paths"))
+    recording = _mapping(snapshot.get("recording"))
+    facts = [
+        ("held", "magenta", snapshot.get("held")),
+        ("qemu", None, _qemu(snapshot)),
+        ("runs", "yellow", snapshot.get("running_hook")),
+        ("test", None, harness.get("test")),
+        ("harness", None, _program(harness)),
+        ("in", None, harness.get("cwd")),
+        ("files", None, paths.get("directory")),
+        ("logs", None, paths.get("log_dir")),
+        ("until", None, snapshot.get("taken") if recording else None),
+        *(("record", None, path) for path in _list(recording.get("files"))),
+        *(("trouble", "yellow", problem) for problem in _list(recording.get("problems"))),
     ]
-    command = harness.get("command")
-    facts = {
-        "held": Cell(_words(snapshot.get("held")), fg="magenta"),
-        "qemu": Cell(one_line(", ".join(filter(None, qemu)))),
-        "runs": Cell(_words(snapshot.get("running_hook")), fg="yellow"),
-        "test": Cell(_words(harness.get("test"))),
-        "harness": Cell(
-            f"pid {harness.get('pid')}, {_words(program(command if isinstance(command, list) else []))}"
-            if harness
-            else ""
-        ),
-        "in": Cell(_words(harness.get("cwd"))),
-        "directory": Cell(_words(paths.get("directory"))),
-        "logs": Cell(_words(paths.get("log_dir"))),
-        **{f"file {n + 1}": Cell(_words(path)) for n, path in enumerate(_list(recording.get("files")))},
-        **{f"trouble {n + 1}": Cell(_words(what), fg="yellow") for n, what in enumerate(_list(recording.get("problems")))},
-    }
-    rows = [[Cell(name, dim=True), cell] for name, cell in facts.items() if cell.text]
-    print_table((Column(""), Column("")), rows, indent="  ")
+    for name, color, value in facts:
+        if value:  # not cut, so that it can be copied
+            click.echo(f"  {click.style(f'{name:8}', dim=True)} {click.style(_words(value), fg=color)}")
 
 
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
+def _qemu(snapshot: dict[str, Any]) -> str:
+    qmp = _mapping(_mapping(snapshot.get("details")).get("qmp"))
+    status, launches = snapshot.get("exit_status"), snapshot.get("launches")
+    facts = [
+        f"pid {snapshot['pid']}" if snapshot.get("pid") else "",
+        describe_exit(status) if isinstance(status, int) else "",
+        f"version {qmp['version']}" if qmp.get("version") else "",
+        f"run state {qmp['run_state']}" if qmp.get("run_state") else "",
+        f"launch {launches}" if isinstance(launches, int) and launches > 1 else "",
+    ]
+    return ", ".join(filter(None, facts))
+
+
+def _program(harness: dict[str, Any]) -> str:
+    command = [str(word) for word in _list(harness.get("command"))]
+    return f"pid {harness['pid']}, {program(command)}" if "pid" in harness else ""
 
 
 def _waits(waits: Sequence[dict[str, Any]]) -> None:
     if not waits:
         return
-    _section("waits")
-    rows = []
+    click.echo()
+    rows: list[list[str | Cell]] = []
     for wait in waits:
         limit = _seconds(wait.get("timeout"))
-        of = f"of {duration(limit)}" if limit is not None else "no limit"
+        of = "none" if limit is None else duration(limit)
         rows.append(
             [
                 Cell(_words(wait.get("operation")), fg="yellow"),
@@ -132,14 +140,20 @@ def _waits(waits: Sequence[dict[str, Any]]) -> None:
                 _words(wait.get("caller")),
             ]
         )
-    columns = (Column(""), Column("", right=True), Column(""), Column("", rank=2), Column("", rank=1))
+    columns = (
+        Column("WAITS FOR"),
+        Column("SINCE", right=True),
+        Column("LIMIT", right=True),
+        Column("THREAD", rank=2),
+        Column("CALLER", rank=1),
+    )
     print_table(columns, rows, indent="  ")
 
 
 def _history(history: Sequence[dict[str, Any]]) -> None:
     if not history:
         return
-    _section("history")
+    click.echo()
     rows: list[list[str | Cell]] = []
     for change in history:
         dest = _words(change.get("dest"))
@@ -147,20 +161,25 @@ def _history(history: Sequence[dict[str, Any]]) -> None:
             [
                 _ago(change.get("at")),
                 Cell(dest, fg=COLORS.get(dest)),
-                f"for {_for(change.get('seconds'))}",
+                _for(change.get("seconds")),
                 _words(change.get("reason")),
             ]
         )
-    print_table((Column("", right=True), Column(""), Column(""), Column("")), rows, indent="  ")
+    columns = (Column("AGO", right=True), Column("STATE"), Column("FOR", right=True), Column("REASON"))
+    print_table(columns, rows, indent="  ")
 
 
 def _hooks(hooks: Sequence[dict[str, Any]]) -> None:
     """Those that took long or failed; of the others only how long they took together."""
-    remarkable = [hook for hook in hooks if hook.get("error") or (_seconds(hook.get("seconds")) or 0) >= _SLOW]
     if not hooks:
         return
-    _section("hooks")
-    others = [_seconds(hook.get("seconds")) or 0.0 for hook in hooks if hook not in remarkable]
+    click.echo()
+
+    def taken(hook: dict[str, Any]) -> float:
+        return _seconds(hook.get("seconds")) or 0.0
+
+    remarkable = [hook for hook in hooks if hook.get("error") or taken(hook) >= _SLOW]
+    others = [taken(hook) for hook in hooks if hook not in remarkable]
     rows: list[list[str | Cell]] = [
         [
             _words(hook.get("hook")),
@@ -170,16 +189,18 @@ def _hooks(hooks: Sequence[dict[str, Any]]) -> None:
         ]
         for hook in remarkable
     ]
-    print_table((Column(""), Column(""), Column("", right=True), Column("")), rows, indent="  ")
+    columns = (Column("HOOK"), Column("PLUGIN"), Column("TOOK", right=True), Column("ERROR"))
+    if rows:
+        print_table(columns, rows, indent="  ")
     if others:
-        more = f"{len(others)} others" if rows else f"{len(others)}"
-        click.echo(f"  {more}, {duration(sum(others))} together")
+        more = "other hooks" if rows else "hooks"
+        click.secho(f"  {len(others)} {more} took {duration(sum(others))} together", dim=True)
 
 
 def _verdicts(verdicts: Sequence[dict[str, Any]]) -> None:
     if not verdicts:
         return
-    _section("verdicts")
+    click.echo()
     rows: list[list[str | Cell]] = []
     for record in verdicts:
         data = _mapping(record.get("data"))
@@ -193,19 +214,20 @@ def _verdicts(verdicts: Sequence[dict[str, Any]]) -> None:
                 _words(message),
             ]
         )
-    print_table((Column("", right=True), Column(""), Column("", rank=1), Column("")), rows, indent="  ")
+    columns = (Column("AGO", right=True), Column("KIND"), Column("WHERE", rank=1), Column("WHAT"))
+    print_table(columns, rows, indent="  ")
 
 
 def _events(events: Sequence[dict[str, Any]], taken: object, lines: int) -> None:
     if not events[-lines:] or not lines:
         return
-    _section("events")
+    click.echo()
     rows: list[list[str | Cell]] = []
     for event in events[-lines:]:
         data = event.get("data")
         text = "" if not data else json.dumps(data, ensure_ascii=False)
         rows.append([_since(event, taken), _words(event.get("event")), Cell(one_line(text), dim=True)])
-    print_table((Column("", right=True), Column(""), Column("")), rows, indent="  ")
+    print_table((Column("AGO", right=True), Column("EVENT"), Column("DATA")), rows, indent="  ")
 
 
 def _since(event: dict[str, Any], taken: object) -> str:
@@ -231,4 +253,3 @@ def _command(snapshot: dict[str, Any]) -> None:
     if snapshot.get("shell"):
         _section("command")
         click.echo(f"  {one_line(snapshot['shell'])}")
-

@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from .command import CONTEXT, no_color
-from .commands import COMMANDS, SECTIONS
+from .commands import ALIASES, COMMANDS, SECTIONS
 from .failures import NAME, failure_of, say
 from .output import colors
 from .status import ExitStatus
@@ -25,9 +25,10 @@ class Program(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        row = COMMANDS.get(ALIASES.get(cmd_name, cmd_name))
+        if row is None:
             return None
-        module, attribute = COMMANDS[cmd_name].place.split(":")
+        module, attribute = row.place.split(":")
         found = getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
         assert isinstance(found, click.Command)
         return found

@@ -50,10 +50,10 @@ _IDLE = {"configured", "stopped", "failed"}
 def ps(everything: bool, timeout: float, as_json: bool) -> None:
     """List the machines of all programs of this user.
 
-    A machine is in a state of its own while its harness (the program that launched it) lives. In place of that
-    there is: silent, where the harness lives and does not answer (it is stopped, say); orphaned, where it has
-    died and QEMU lives; stale, where only files are left (vmfsm gc removes both); foreign, where it is of
-    another container or host. AGE is for how long it has been in that state.
+    A machine has a state while its harness (the program that launched it) lives. In place of that there is:
+    silent, where the harness lives and does not answer (it is stopped, say); orphaned, where it has died and
+    QEMU lives; stale, where only files are left (vmfsm gc removes both); foreign, where it is of another
+    container or host. AGE is for how long it has been so.
     """
     listings = control.machines(timeout)
     shown = [one for one in listings if everything or one.state not in _IDLE]

@@ -1,0 +1,333 @@
+"""`vmfsm ps`, `inspect`, `shutdown` and `kill`, from outside, whatever the harness is at."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.harness import Harness, MakeHarness
+from tests.cli.running import environment, vmfsm
+from tests.cli.test_program import completions
+from tests.waiting import LIMIT, is_alive, until
+from vmfsm.cli.status import ExitStatus
+
+IDLE = "vm = idle('target').launch(); say(); "
+COMPUTES = IDLE + "threading.Thread(target=lambda: (input(), os._exit(0))).start()\nwhile True: pass"
+DEBUGS = IDLE + "breakpoint()"
+"""It waits at pdb's prompt, which reads what it is told."""
+STATES = [pytest.param(COMPUTES, id="computes"), pytest.param(DEBUGS, id="in pdb")]
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """The rows of a table, by their first words."""
+    return {line.split()[0]: line.split() for line in text.splitlines()[1:]}
+
+
+def listed(*options: str) -> dict[str, dict[str, Any]]:
+    ran = vmfsm("ps", "--json", *options)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return {machine["name"]: machine for machine in json.loads(ran.stdout)}
+
+
+# -- ps -----------------------------------------------------------------------------------------------------
+
+
+def test_no_machines() -> None:
+    ran = vmfsm("ps")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "no machines\n")
+    assert vmfsm("ps", "--json").stdout == "[]\n"
+
+
+def test_machines_of_several_programs(harness: MakeHarness) -> None:
+    one = harness(
+        "a = idle('a').launch(); b = idle('b'); say(); input()", PYTEST_CURRENT_TEST="t.py::x (call)"
+    )
+    other = harness("c = idle('c').launch(); c.shutdown(); say(); input()")
+    one.hear()
+    other.hear()
+    ran = vmfsm("ps", "--all")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.splitlines()[0].split()[:4] == ["NAME", "STATE", "REASON", "AGE"]
+    found = rows(ran.stdout)
+    assert found["a"][1] == "running"
+    assert found["a"][-4:] == [str(one.pid), "t.py::x", *["python", "-c", "..."]][-4:]
+    assert found["b"][1] == "configured"
+    assert found["c"][1:3] == ["stopped", "requested"]
+    assert list(rows(vmfsm("ps").stdout)) == ["a"]
+    told = listed("--all")
+    assert told["a"]["test"] == "t.py::x (call)"
+    assert (told["c"]["state"], told["c"]["harness"]) == ("stopped", other.pid)
+    one.tell()
+    one.process.wait(LIMIT)
+    assert vmfsm("ps").stderr == "no machines (1 without a QEMU: vmfsm ps --all)\n"
+
+
+def test_a_harness_that_stands_still_is_said_to_be_silent(harness: MakeHarness) -> None:
+    one = harness(IDLE + "input()").hear()
+    (entry,) = one.entries()
+    one.stop()
+    machine = listed("--timeout", "0.2")["target"]
+    assert (machine["status"], machine["state"], machine["pid"]) == ("silent", None, entry.pid)
+    assert rows(vmfsm("ps", "--timeout", "0.2").stdout)["target"][1] == "silent"
+    ran = vmfsm("inspect", "target")
+    assert (ran.returncode, ran.stdout) == (ExitStatus.NO_ANSWER, "")
+    assert ran.stderr.startswith("vmfsm: target: ")
+    assert str(one.pid) in ran.stderr
+    one.process.send_signal(signal.SIGCONT)
+    until(lambda: listed()["target"]["status"] == "live")
+
+
+def test_what_a_dead_harness_left(harness: MakeHarness) -> None:
+    one = harness(IDLE + "input()").hear()
+    one.orphan()
+    assert rows(vmfsm("ps").stdout)["target"][1] == "orphaned"
+    ran = vmfsm("kill", "target")
+    assert ran.returncode == ExitStatus.NO_SUCH_MACHINE
+    assert "has died" in ran.stderr
+
+
+def test_nothing_is_shown_of_a_harness_that_was_killed(harness: MakeHarness) -> None:
+    one = harness(IDLE + "input()").hear()
+    one.kill()
+    assert vmfsm("ps", "--all").stderr == "no machines\n"
+    assert vmfsm("inspect", "target").returncode == ExitStatus.NO_SUCH_MACHINE
+
+
+# -- inspect ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", STATES)
+def test_a_harness_answers_whatever_it_is_at(harness: MakeHarness, body: str) -> None:
+    one = harness(body).hear()
+    ran = vmfsm("inspect", "target")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert re.match(r"target  running for \d", ran.stdout)
+    assert f"harness  pid {one.pid}, python -c ...\n" in ran.stdout
+    assert "COMMAND\n  cd " in ran.stdout
+    one.tell("import os; os._exit(0)")
+
+
+def test_what_a_guest_and_its_end_looked_like(harness: MakeHarness) -> None:
+    one = harness("""
+        vm = guest("target", expected_exits=(7,)).launch()
+        vm.console.expect("ready")
+        vm.console.sendline("exit 3")
+        vm.wait()
+        say()
+        input()
+    """).hear()
+    text = vmfsm("inspect", "target").stdout
+    assert re.match(r"target  stopped \(qemu-exit\) for \d", text)
+    assert "  qemu     ended with status 7" in text
+    assert "\n  | vmfsm guest ready\n" in text
+    states = [line.split()[2] for line in text.partition("STATE")[2].splitlines()[1:5]]
+    assert states == ["launching", "running", "quitting", "stopped"]
+    assert "vmfsm guest ready" not in vmfsm("inspect", "target", "--lines", "0").stdout
+    whole = json.loads(vmfsm("inspect", "target", "--json").stdout)
+    assert (whole["name"], whole["exit_status"], whole["harness"]["pid"]) == ("target", 7, one.pid)
+
+
+def test_a_guest_cannot_act_on_the_terminal(harness: MakeHarness) -> None:
+    """What it echoes: an escape sequence, one with a C1 byte, a title, and half a character."""
+    harness("""
+        vm = guest("target").launch()
+        vm.console.expect("ready")
+        vm.console.send(b"a\\x1b[2Jb\\x9b31mc\\x1b]0;title\\x07d\\xff\\n")
+        vm.console.expect("d")
+        say()
+        input()
+    """).hear()
+    for options in ((), ("--json",)):
+        text = vmfsm("inspect", "target", *options).stdout
+        assert all(char.isprintable() or char == "\n" for char in text)
+        assert "[2J" in text
+
+
+def test_a_machine_that_is_not_there_and_those_that_are(harness: MakeHarness) -> None:
+    harness("a = idle('here').launch(); say(); input()").hear()
+    ran = vmfsm("inspect", "there")
+    assert (ran.returncode, ran.stdout) == (ExitStatus.NO_SUCH_MACHINE, "")
+    assert ran.stderr == "vmfsm: no machine 'there' (there are: here)\n"
+
+
+def test_names_that_several_harnesses_have(harness: MakeHarness) -> None:
+    first, second = (harness(IDLE + "input()").hear() for _ in range(2))
+    ran = vmfsm("inspect", "target")
+    assert ran.returncode == ExitStatus.NO_SUCH_MACHINE
+    assert f"{first.pid}/target" in ran.stderr
+    assert f"{second.pid}/target" in ran.stderr
+    told = json.loads(vmfsm("inspect", f"{second.pid}/target", "--json").stdout)
+    assert told["harness"]["pid"] == second.pid
+
+
+def test_the_recording_of_a_dead_harness(harness: MakeHarness, tmp_path: Path) -> None:
+    one = harness(
+        """
+        vm = guest("target").launch()
+        vm.console.expect("ready")
+        say()
+        input()
+    """,
+        VMFSM_RECORD=str(tmp_path),
+    ).hear()
+    (path,) = tmp_path.glob("target-*.jsonl")
+    until(lambda: "guest ready" in path.read_text())
+    one.kill()
+    ran = vmfsm("inspect", str(path))
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith("target  running for ")
+    assert f"harness  pid {one.pid}," in ran.stdout
+    assert "\n  | vmfsm guest ready\n" in ran.stdout
+    assert f"  record   {path}\n" in ran.stdout
+    path.write_text("{nonsense\n")
+    ran = vmfsm("inspect", str(path))
+    assert (ran.returncode, ran.stdout) == (ExitStatus.FAILED, "")
+    assert str(path) in ran.stderr
+
+
+# -- shutdown and kill --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", STATES)
+def test_a_machine_is_shut_down(harness: MakeHarness, body: str) -> None:
+    one = harness(body).hear()
+    ran = vmfsm("stop", "target")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == "target: stopped (requested), exit status 0\n"
+    one.tell("import os; os._exit(0)")
+
+
+def test_several_are_killed_and_each_is_reported(harness: MakeHarness) -> None:
+    one = harness("a = idle('a').launch(); b = idle('b').launch(); say(); input()").hear()
+    pids = [entry.pid for entry in one.entries()]
+    ran = vmfsm("kill", "a", "nobody", "b")
+    assert ran.returncode == ExitStatus.NO_SUCH_MACHINE
+    assert ran.stdout == "".join(f"{name}: stopped (killed), exit status -9\n" for name in "ab")
+    assert ran.stderr.startswith("vmfsm: nobody: no machine 'nobody' (there are: a, b)")
+    assert not any(is_alive(pid) for pid in pids if pid)
+    again = vmfsm("kill", "a", "--json")
+    assert json.loads(again.stdout) == [
+        {"name": "a", "state": "stopped", "reason": "killed", "exit_status": -9}
+    ]
+
+
+def test_a_shutdown_that_has_to_kill_is_a_failure(harness: MakeHarness) -> None:
+    one = harness(IDLE + "input()").hear()
+    (entry,) = one.entries()
+    assert entry.pid
+    os.kill(entry.pid, signal.SIGSTOP)
+    ran = vmfsm("shutdown", "target", "--timeout", "1")
+    assert ran.returncode == ExitStatus.FAILED
+    assert "target" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert listed("--all")["target"]["reason"] == "wedged"
+
+
+# -- at a terminal ------------------------------------------------------------------------------------------
+
+
+def at_terminal(*arguments: str, columns: int, **env: str | None) -> str:
+    """What `vmfsm` writes to a terminal."""
+    leader, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vmfsm", *arguments],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env=environment(env),
+    )
+    os.close(terminal)
+    written = b""
+    try:
+        while select.select([leader], [], [], LIMIT)[0]:
+            try:
+                written += os.read(leader, 65536)
+            except OSError:  # the other end is closed
+                break
+    finally:
+        os.close(leader)
+    assert process.wait(LIMIT) == 0
+    return written.decode().replace("\r\n", "\n")
+
+
+def test_colours_on_a_terminal_and_nowhere_else(harness: MakeHarness) -> None:
+    harness(IDLE + "input()").hear()
+    green = "\x1b[32mrunning\x1b[0m"
+    assert green in at_terminal("ps", columns=80)
+    assert "\x1b" not in at_terminal("ps", columns=80, NO_COLOR="1")
+    assert "\x1b" not in at_terminal("ps", columns=80, TERM="dumb")
+    assert "\x1b" not in at_terminal("ps", "--no-color", columns=80)
+    assert "\x1b" not in at_terminal("--no-color", "ps", columns=80)
+    assert green in at_terminal("ps", columns=80, NO_COLOR="")
+    assert "\x1b" not in vmfsm("ps").stdout
+
+
+@pytest.mark.parametrize("columns", [80, 40, 12])
+def test_tables_fit_the_terminal(harness: MakeHarness, columns: int) -> None:
+    harness(
+        """
+        vm = idle("a-machine-with-a-very-long-name-as-some-test-suites-make-them-up").launch()
+        other = idle("b").launch()
+        say()
+        input()
+    """,
+        PYTEST_CURRENT_TEST="tests/test_of_something.py::test_of_many[parameter-値] (call)",
+    ).hear()
+    for arguments in (["ps"], ["plugins"]):
+        lines = at_terminal(*arguments, columns=columns, NO_COLOR="1").splitlines()
+        assert len(lines) > 2
+        assert max(map(len, lines)) <= columns
+    whole = vmfsm("ps").stdout
+    assert "tests/test_of_something.py::test_of_many[parameter-値]" in whole
+
+
+def test_ctrl_c(harness: MakeHarness) -> None:
+    one = harness(IDLE + "input()").hear()
+    one.stop()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vmfsm", "inspect", "target", "--timeout", "100"],
+        stderr=subprocess.PIPE,
+        env=environment({"VMFSM_TIMEOUT_SCALE": "30"}),
+        text=True,
+    )
+    try:
+        until(lambda: _connects(process.pid))
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=LIMIT)
+    finally:
+        process.kill()
+    assert (process.returncode, said) == (ExitStatus.INTERRUPTED, "")
+
+
+def _connects(pid: int) -> bool:
+    """Whether it has a socket."""
+    try:
+        links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    except OSError:
+        return False
+    return any(link.startswith("socket:") for link in links)
+
+
+def test_names_of_machines_complete(harness: MakeHarness) -> None:
+    harness("a = idle('alpha').launch(); b = idle('beta').launch(); say(); input()").hear()
+    assert completions("vmfsm inspect al") == ["alpha"]
+    assert set(completions("vmfsm kill ")) == {"alpha", "beta"}
+
+
+def test_a_harness_without_a_control_socket(harness: MakeHarness) -> None:
+    one: Harness = harness(IDLE + "input()", VMFSM_CONTROL="0").hear()
+    machine = listed()["target"]
+    assert (machine["status"], machine["harness"]) == ("silent", one.pid)
+    assert vmfsm("kill", "target").returncode == ExitStatus.NO_ANSWER

@@ -1,4 +1,4 @@
-"""One deadline for a whole call: it counts down, can be paused, scales, and refuses what is no time."""
+"""One deadline for a whole call: it counts down, scales, and refuses what is no time."""
 
 import math
 import time
@@ -6,6 +6,7 @@ import time
 import pytest
 
 from vmfsm import ConfigError, Deadline
+from vmfsm.clock import Clock
 
 
 def test_it_counts_down_to_its_end() -> None:
@@ -26,9 +27,7 @@ def test_it_counts_down_to_its_end() -> None:
 def test_no_limit(timeout: float | None) -> None:
     deadline = Deadline(timeout)
     assert (deadline.timeout, deadline.remaining(), deadline.expired) == (None, None, False)
-    deadline.pause()
-    deadline.resume()
-    assert deadline.remaining() is None
+    assert deadline.nap() is None
     assert deadline.leaving(5) is deadline
 
 
@@ -47,37 +46,6 @@ def test_what_is_no_time_is_refused(timeout: object) -> None:
         Deadline(timeout)  # type: ignore[arg-type]  # that is the point
     assert caught.value.field == "timeout"
     assert repr(timeout) in str(caught.value)
-
-
-def test_no_time_passes_while_paused() -> None:
-    deadline = Deadline(0.05)
-    deadline.pause()
-    left = deadline.remaining()
-    time.sleep(0.06)
-    assert deadline.remaining() == left
-    assert not deadline.expired
-    deadline.pause()  # once more changes nothing
-    assert deadline.remaining() == left
-    deadline.resume()
-    assert not deadline.expired
-    while not deadline.expired:
-        time.sleep(0.002)
-
-
-def test_resuming_what_is_not_paused_changes_nothing() -> None:
-    deadline = Deadline(1000)
-    deadline.resume()
-    remaining = deadline.remaining()
-    assert remaining is not None
-    assert 999 < remaining <= 1000
-
-
-def test_pausing_what_is_over_leaves_nothing() -> None:
-    deadline = Deadline(0)
-    deadline.pause()
-    assert deadline.expired
-    deadline.resume()
-    assert deadline.expired
 
 
 def test_leaving_grants_a_least_time() -> None:
@@ -119,7 +87,8 @@ def test_garbage_as_a_scale_is_refused(monkeypatch: pytest.MonkeyPatch, scale: s
 
 
 def test_it_says_what_it_is() -> None:
-    deadline = Deadline(0)
+    clock = Clock()
+    deadline = Deadline(0, clock)
     assert repr(deadline) == "<Deadline timeout=0.0 remaining=0.0>"
-    deadline.pause()
-    assert repr(deadline) == "<Deadline timeout=0.0 remaining=0.0 paused>"
+    clock.stop()
+    assert repr(deadline) == "<Deadline timeout=0.0 remaining=0.0 stands still>"

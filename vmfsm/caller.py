@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import TypeVar
 
 from .deadline import Deadline
 from .iothread import IOThread
@@ -22,6 +23,7 @@ PRESENCE = 0.25
 GRACE = 2.0
 """Seconds that a caller waits beyond its deadline for the I/O thread to have ended what is over."""
 
+T = TypeVar("T")
 _in_hooks_of: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVar(
     "_in_hooks_of", default=frozenset()
 )
@@ -143,7 +145,7 @@ class Caller:
         """
         __tracebackhide__ = True
         while not self._released:
-            job = self._next(deadline)
+            job = receive(self._inbox, deadline)
             error = None if job is None else job.run()
             if error is not None and not isinstance(error, Exception):
                 raise error  # Ctrl-C, say: it is for the caller, not for the walk
@@ -154,17 +156,21 @@ class Caller:
         """Having left, wait until released, or until the deadline and the grace are over."""
         with contextlib.suppress(queue.Empty):
             while not self._released:
-                self._next(deadline)  # a job that was there already is a worker's now
+                receive(self._inbox, deadline)  # a job that was there already is a worker's now
 
-    def _next(self, deadline: Deadline) -> Job | None:
-        while True:
-            remaining = deadline.remaining()
-            try:
-                return self._inbox.get(timeout=None if remaining is None else remaining + GRACE)
-            except queue.Empty:
-                if deadline.expired:
-                    raise
-                # It was paused meanwhile.
+
+def receive(inbox: "queue.SimpleQueue[T]", deadline: Deadline) -> T:
+    """What comes next.
+
+    :raises queue.Empty: when the deadline and the grace are over.
+    """
+    late = deadline.after(GRACE)
+    while True:
+        try:
+            return inbox.get(timeout=late.nap())
+        except queue.Empty:
+            if late.expired:
+                raise
 
 
 def insist(function: Callable[[], object]) -> None:

@@ -6,7 +6,8 @@ import queue
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
-from .caller import GRACE
+from .alarm import Alarm
+from .caller import GRACE, receive
 from .deadline import Deadline
 from .errors import GuestPanicked, MachineDied, MachineTimeout, Verdict, VMError
 from .iothread import IOThread, outcome
@@ -147,14 +148,11 @@ class Calls:
                 at_once=at_once,
             )
             self.io.post(call.start)
-            while True:
-                remaining = deadline.remaining()
-                try:
-                    return inbox.get(timeout=None if remaining is None else remaining + GRACE)
-                except queue.Empty:  # somebody's async hook holds up the I/O thread, or the clock was paused
-                    if deadline.expired:
-                        self.io.post(call.abandon)
-                        return Outcome(call.timeout(), None)
+            try:
+                return receive(inbox, deadline)
+            except queue.Empty:  # somebody's async hook holds up the I/O thread
+                self.io.post(call.abandon)
+                return Outcome(call.timeout(), None)
         except BaseException:
             self.io.post(coroutine.close if call is None else call.abandon)
             raise
@@ -190,14 +188,10 @@ class Calls:
                 call.start()
             else:
                 self.io.post(call.start)
-            while True:
-                remaining = deadline.remaining()
-                await asyncio.wait({future}, timeout=None if remaining is None else remaining + GRACE)
-                if future.done():
-                    return future.result()
-                if deadline.expired:  # the coroutine is deaf to its cancellation
-                    self.io.post(call.abandon)
-                    return Outcome(call.timeout(), None)
+            if await deadline.after(GRACE).first({future}):
+                return future.result()
+            self.io.post(call.abandon)  # the coroutine is deaf to its cancellation
+            return Outcome(call.timeout(), None)
         except BaseException:
             self.io.post(call.abandon)
             raise
@@ -207,6 +201,7 @@ class Call:
     """One such wait. Made in any thread; everything else happens on the I/O thread."""
 
     __slots__ = (
+        "_alarm",
         "_by_end",
         "_calls",
         "_coroutine",
@@ -214,7 +209,6 @@ class Call:
         "_deliver",
         "_delivered",
         "_task",
-        "_timer",
         "_why",
         "at_once",
         "needs_qemu",
@@ -240,7 +234,7 @@ class Call:
         self._deliver = deliver
         self._delivered = False
         self._task: asyncio.Task[tuple[BaseException | None, object]] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm: Alarm | None = None
         self._why: BaseException | None = None
         self._by_end = False
         self.operation = operation
@@ -266,7 +260,7 @@ class Call:
             calls.in_progress.add(self)
         # Both after the task's first step, in which it finds what has come already: a timeout of 0 polls.
         if not self._delivered:
-            self._watch_deadline()
+            self._alarm = Alarm(self._deadline, self._late)
         if self.of_guest and calls.has_verdict:
             calls.io.loop.call_soon(calls.tell_verdict, self)
 
@@ -299,13 +293,6 @@ class Call:
         error = MachineTimeout(f"{self._calls.name}: {self.operation} timed out after {seconds:g} s")
         error.operation, error.timeout = self.operation, seconds
         return error
-
-    def _watch_deadline(self) -> None:
-        remaining = self._deadline.remaining()
-        if remaining == 0.0 and self._timer is not None:
-            self._late()
-        elif remaining is not None:
-            self._timer = self._calls.io.loop.call_later(remaining, self._watch_deadline)
 
     def _late(self) -> None:
         if self._by_end:  # its clean-up takes longer than this call has
@@ -344,5 +331,5 @@ class Call:
 
     def _forget(self) -> None:
         self._calls.in_progress.discard(self)
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._alarm is not None:
+            self._alarm.cancel()

@@ -11,6 +11,7 @@ from inspect import iscoroutinefunction
 from typing import IO, Any, cast
 
 from .config import check_environment, check_name, check_strings
+from .deadline import Deadline
 from .descriptors import Closable, check_fd
 from .errors import ConfigError
 from .iothread import outcome
@@ -212,15 +213,17 @@ class Companion:
             raise error
         return answer is not False
 
-    async def end(self, patience: float) -> bool:
-        """Send SIGTERM, after `patience` seconds SIGKILL, and wait until it is reaped.
+    async def end(self, limit: Deadline, reserve: float) -> bool:
+        """Send SIGTERM, then SIGKILL, and wait until it is reaped.
 
-        Returns whether it went without SIGKILL.
+        SIGKILL comes when no more than `reserve` seconds of `limit` are left.
+
+        :returns: whether it went without that.
         """
         if self._process is None or self._gone is None:
             return True
-        if patience > 0 and self._process.signal(signal.SIGTERM):
-            await asyncio.wait({self._gone}, timeout=patience)
+        if limit.nap(reserve) and self._process.signal(signal.SIGTERM):
+            await limit.first({self._gone}, reserve)
         was_killed = not self.has_ended and self._process.signal(signal.SIGKILL)
         await asyncio.wait({self._gone}, timeout=REAP)
         return not was_killed

@@ -116,13 +116,13 @@ class Companions:
         if not self._started:
             return
         self.starting = None
-        limit = Deadline(0 if at_once else PATIENCE)
+        limit = Deadline(0 if at_once else PATIENCE, deadline.clock)
         for left in range(len(self._started), 0, -1):
             companion = self._started[left - 1]
             # A share for each, so that one that is deaf does not cost the others their SIGTERM.
-            share = (limit.remaining() or 0.0) / left
-            patience = min(share, deadline.leaving(CLEANUP_GRACE).remaining() or PATIENCE)
-            if not await companion.end(patience) and not at_once:
+            patience = limit.remaining() or 0.0
+            share = min(patience / left, deadline.leaving(CLEANUP_GRACE).remaining() or PATIENCE)
+            if not await companion.end(limit, patience - share) and not at_once:
                 _LOGGER.warning("%s: companion %r ignored SIGTERM", self._machine, companion.name)
             if not companion.has_ended:
                 _LOGGER.error(

@@ -70,6 +70,8 @@ class ExitGuard:
     def _kill_all(self, *, of_all: bool = False) -> None:
         if os.getpid() != self._pid:
             return  # a forked child exits; the machines are its parent's
+        for machine in self.machines:
+            machine._holds.close()  # else who ends one might wait for ever
         machines = [machine for machine in self.machines if of_all or machine not in self._spared]
         for machine in machines:
             machine._kill_now()

@@ -119,10 +119,11 @@ class HookCalls:
         await asyncio.sleep(0)  # mostly it is done by then, and `asyncio.wait` would take two turns more
         while not task.done():
             plain = self._unfinished
-            steps: set[asyncio.Future[Any]] = {task} if plain is None else {task, plain}
-            timeout = deadline.remaining() if plain is None else None
-            await asyncio.wait(steps, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            if plain is not None:
+            if plain is None:
+                await deadline.first({task})
+            else:
+                steps: set[asyncio.Future[Any]] = {task, plain}
+                await asyncio.wait(steps, return_when=asyncio.FIRST_COMPLETED)
                 deadline = deadline.leaving(CLEANUP_GRACE)  # what it took is not the others' fault
             if deadline.expired and self._unfinished is None and not task.done():
                 return False

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import oom
+from .alarm import Alarm
 from .caller import Caller, Runner
 from .calls import Calls
 from .companion import Companion
@@ -127,7 +128,7 @@ class Launch:
         self._cleaned_up = False
         self._failed: Failure | None = None
         self._end_deadline: Deadline | None = None
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._timers: set[Alarm | asyncio.TimerHandle] = set()
         self._waiting: list[Caller] = []
         self._on_end: list[Callable[[], object]] = []
         self._ended: asyncio.Future[None] = io.loop.create_future()
@@ -202,13 +203,12 @@ class Launch:
 
     def _watch(self, deadline: Deadline) -> None:
         """Kill when `deadline` is over, whatever the walk is held up by."""
-        remaining = deadline.remaining()
-        if self.final is not None or self._exited_already or remaining is None:
+        if self.final is not None or self._exited_already:
             return
-        if remaining > 0:
-            self._timers.add(self.io.loop.call_later(remaining, self._watch, deadline))
-        else:
+        if deadline.expired:
             self._send(signal.SIGKILL, by_force=True)
+        else:
+            self._timers.add(Alarm(deadline, lambda: self._watch(deadline)))
 
     def condemn(self, verdict: Verdict) -> None:
         """The guest is lost, and the machine with it: QEMU is ended at once."""
@@ -323,9 +323,7 @@ class Launch:
         set_up: asyncio.Future[BaseException | None] = asyncio.ensure_future(self._set_up())
         lost = self._losses.fails_launch
         steps: set[asyncio.Future[Any]] = {set_up, self.gone, self.asked, lost}
-        while not (any(step.done() for step in steps) or self._deadline.expired):
-            remaining = self._deadline.remaining()
-            await asyncio.wait(steps, timeout=remaining, return_when=asyncio.FIRST_COMPLETED)
+        await self._deadline.first(steps)
         if set_up.done():
             error = set_up.result()
             if error is None and self._losses.any_while_launching:
@@ -533,7 +531,7 @@ class Launch:
             self.force(signal.SIGKILL)  # gone before the caller sees the error
         self._fire(Event.QUIT, self._judge()[1])
         if self._end_deadline is None:
-            self._end_deadline = self._deadline if self._failed is not None else Deadline(UNASKED_CLEANUP)
+            self._end_deadline = self._deadline if self._failed is not None else self._unasked()
         deadline = self._end_deadline
         if self.plan is not None:
             self.plan.spent = True
@@ -567,6 +565,9 @@ class Launch:
                 errors=self.errors,
             )
         self._fire(Event.EXITED if self.final[0] is State.STOPPED else Event.FAIL, self.final[1])
+
+    def _unasked(self) -> Deadline:
+        return self._machine.deadline(UNASKED_CLEANUP)
 
     async def _kill_left(self) -> None:
         """What wrappers or companions may have moved out of their process groups.
@@ -660,8 +661,8 @@ class Launch:
         await self._companions.stop(Deadline(0), at_once=True)
         if self.plan is not None:
             self.plan.close_given()
-            self.errors += await self._hooks.clean_up("post_shutdown", Deadline(UNASKED_CLEANUP))
-            self.errors += await self._hooks.cleanups(self.plan.cleanups, Deadline(UNASKED_CLEANUP))
+            self.errors += await self._hooks.clean_up("post_shutdown", self._unasked())
+            self.errors += await self._hooks.cleanups(self.plan.cleanups, self._unasked())
         self.final = State.FAILED, Reason.LAUNCH_ERROR
         self.failure = LaunchError(f"{self.name}: internal error: {describe(bug)}", machine=self.name)
         self.failure.__cause__ = bug

@@ -1,5 +1,6 @@
 """`Machine`: what users hold. Its methods ask the launch on the I/O thread, and wait."""
 
+import functools
 import itertools
 import os
 import threading
@@ -7,9 +8,11 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from . import config, evidence, present, serving
+from . import config, evidence, holding, present, serving
 from .caller import Caller, in_hook_of
+from .clock import Clock
 from .deadline import Deadline
+from .debuggers import DebuggerWatch
 from .errors import (
     ConfigError,
     Evidence,
@@ -22,6 +25,8 @@ from .errors import (
     describe,
 )
 from .exit_guard import ExitGuard
+from .hold_modes import BREAKPOINT, hold_modes
+from .holds import Hold, Holds
 from .iothread import IOThread
 from .judging import ACTIONS, Action, judge
 from .launch import Launch
@@ -94,6 +99,7 @@ class Machine:
         self._config = config.check(
             binary, args, name, wrapper, env, cwd, display, accel, log_dir, base_dir, expected_exits
         )
+        self._hold_modes = hold_modes()
         self._plugins = load(plugins, block, options)
         self._pid_of_owner = os.getpid()
         self._lifecycle = Lifecycle(name)
@@ -103,6 +109,9 @@ class Machine:
         self._verdicts: tuple[Record, ...] = ()
         """The records of the last ones, which the timeline may have lost meanwhile."""
         self._observers = Observers(self, name, self._plugins)
+        self._clock = Clock()
+        self._holds = Holds(self._clock, functools.partial(holding.ended, self))
+        self._hold_was_told = False
         self._launch: Launch | None = None
         claim(plugins)
         try:
@@ -267,7 +276,7 @@ class Machine:
         :raises TransitionError: in other states; nothing has changed then.
         """
         __tracebackhide__ = True
-        deadline = Deadline(timeout)
+        deadline = self.deadline(timeout)
         try:
             io = self._io("launch")
             ExitGuard.get(), Workers.get()  # neither can be made any more when the interpreter exits
@@ -305,7 +314,7 @@ class Machine:
         __tracebackhide__ = True
         if not isinstance(guest, bool):
             raise ConfigError(f"guest must be True or False, not {guest!r}", field="guest", machine=self.name)
-        deadline = Deadline(timeout)
+        deadline = self.deadline(timeout)
         self._refuse_in_child("shutdown")
         launch = self._launch
         if launch is None:
@@ -323,10 +332,11 @@ class Machine:
         :raises TransitionError: inside a hook of this machine, on the I/O thread, in a forked child.
         """
         __tracebackhide__ = True
-        deadline = Deadline(timeout)
+        deadline = self.deadline(timeout)
         self._refuse_in_child("kill")
         launch = self._launch
         if launch is None:
+            self._holds.end()
             return
         self._io("kill")
         was_over = serving.end(self, launch, "kill", deadline, at_once=True)
@@ -345,7 +355,7 @@ class Machine:
         :raises TransitionError: when it was never launched.
         """
         __tracebackhide__ = True
-        deadline = Deadline(timeout)
+        deadline = self.deadline(timeout)
         self._refuse_in_child("wait")
         launch = self._launch
         if launch is None:
@@ -371,7 +381,12 @@ class Machine:
         if os.getpid() != self._pid_of_owner:
             return  # a forked child leaves the block; the machine is its parent's
         try:
-            self.shutdown()
+            try:
+                if error is not None:
+                    holding.hold_failure(self, error)
+            finally:
+                self._holds.release(*self._holds.kept_in(threading.get_ident()))  # what else would?
+                self.shutdown()
         except VMError as trouble:
             if error is None:
                 raise
@@ -379,6 +394,53 @@ class Machine:
             for note in getattr(trouble, "__notes__", ()):
                 if note not in error.__notes__:  # both may show what was seen last
                     error.add_note(note)
+
+    # -- holding it ------------------------------------------------------------------------------------------
+
+    def hold(self, reason: str | None = None, *, keep: bool = False) -> Hold:
+        """Let no deadline and no kill timer of this machine run out, until this hold is released.
+
+        Never waits; in any state, any number of times by any threads, also on the I/O thread and in hooks. It
+        is of the machine, not of one launch. The clock of the machine goes on with the last release.
+
+        :param reason: for those who wonder; without it, they are told the thread.
+        :param keep: `shutdown` waits for the release before it asks QEMU to go, and a verdict does not end
+            QEMU. `kill` ends the hold, and so does an interrupt of `launch`, `shutdown` or `kill`.
+        :raises ConfigError: for a `reason` that is no text, a `keep` that is neither `True` nor `False`.
+        :raises TransitionError: in a forked child, and when the interpreter exits.
+        """
+        if reason is not None and not isinstance(reason, str):
+            raise ConfigError(f"reason must be a text, not {reason!r}", field="reason", machine=self.name)
+        if not isinstance(keep, bool):
+            raise ConfigError(f"keep must be True or False, not {keep!r}", field="keep", machine=self.name)
+        self._refuse_in_child("hold")
+        return holding.begin(self, reason, keep=keep)
+
+    def release(self) -> None:
+        """End all holds, whoever has them. Never waits; from any thread.
+
+        :raises TransitionError: in a forked child.
+        """
+        self._refuse_in_child("release")
+        self._holds.end()
+
+    @property
+    def held(self) -> str | None:
+        """Why it is held, or by which thread; `None` where it is not."""
+        return str(self._holds) or None
+
+    def wait_released(self, timeout: float | None = None) -> None:
+        """Wait until nobody holds it; at once where nobody does.
+
+        :raises MachineTimeout: when somebody still does by then. This time goes on while it is held.
+        :raises TransitionError: on the I/O thread, in a forked child.
+        """
+        deadline = Deadline(timeout)
+        self._io("wait_released", in_hooks=True)
+        if not self._holds.wait(lambda: not self._holds.held, deadline):
+            error = MachineTimeout(f"{self.name}: held for {deadline.timeout:g} s and on: {self._holds}")
+            error.operation, error.timeout = "wait_released", deadline.timeout
+            raise self._with_evidence(error)
 
     # -- for plugins ----------------------------------------------------------------------------------------
 
@@ -404,7 +466,7 @@ class Machine:
         """
         __tracebackhide__ = True
         try:
-            deadline = Deadline(timeout)
+            deadline = self.deadline(timeout)
             self._io(operation, in_hooks=True)
             launch = self._running(operation)
         except BaseException:
@@ -431,7 +493,7 @@ class Machine:
         """`run` for coroutines: to be awaited on the I/O thread or in any other asyncio loop."""
         __tracebackhide__ = True
         try:
-            deadline = Deadline(timeout)
+            deadline = self.deadline(timeout)
             self._refuse_in_child(operation)
             launch = self._running(operation)
         except BaseException:
@@ -457,7 +519,8 @@ class Machine:
 
         :param action: what is to follow, of `vmfsm.ACTIONS`. Without it plugins are asked (hook `judge`);
             where none has an opinion it is `"wake"`: who waits for the guest, or else will next, gets
-            `GuestPanicked`, and the machine stays as it is.
+            `GuestPanicked`, and the machine stays as it is. So it does where it is to fail, but is kept by
+            a hold.
         :raises ConfigError: for another action.
         """
         if action is not None and action not in ACTIONS:
@@ -465,6 +528,8 @@ class Machine:
         follows = action or judge(self, self.name, self._plugins, verdict)
         if follows == "none":
             return
+        if follows == "fail" and self._holds.kept:
+            follows = "wake"
         what = {"verdict": verdict.kind, "where": verdict.where, "action": follows, "what": verdict.what}
         record = self._record("verdict", what, 1_000)
         self._verdicts = (*self._verdicts[-_MOST_VERDICTS + 1 :], record)
@@ -474,6 +539,13 @@ class Machine:
             self._launch.calls.report(verdict)
         elif follows == "fail":
             self._launch.condemn(verdict)
+
+    def deadline(self, timeout: float | None) -> Deadline:
+        """One for something of this machine's: no time passes for it while the machine is held.
+
+        :raises ConfigError: as of `Deadline`.
+        """
+        return Deadline(timeout, self._clock)
 
     async def until_ended(self) -> None:
         """Wait for the final state of this launch, which somebody else causes. On the I/O thread only.
@@ -521,10 +593,13 @@ class Machine:
         )
         # Now, not in the task: who asks next may be served in this very turn of the loop, to be refused.
         self._fire(Event.LAUNCH, None)
+        self._launch.gone.add_done_callback(lambda _: self._holds.wake())
         io.start(self._live(self._launch))
 
     async def _live(self, launch: Launch) -> None:
         ExitGuard.get().add(self)
+        if BREAKPOINT in self._hold_modes:
+            DebuggerWatch.get().begin()
         try:
             await launch.live()
         except BaseException as bug:  # noqa: BLE001 - whatever it is, nobody may wait for ever because of it

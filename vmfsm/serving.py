@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from .caller import GRACE, Caller, insist
 from .deadline import Deadline
 from .errors import MachineTimeout, VMError
+from .holding import await_unkept
 from .iothread import IOThread
 from .launch import UNASKED_CLEANUP, Launch
 
@@ -55,13 +56,24 @@ def end(
     caller = Caller(io)
     try:
         had_ended = launch.has_ended
+        ask = functools.partial(launch.ask, caller, deadline, guest=guest, had_ended=had_ended)
         if at_once:
             launch.kill_now()
-        io.post(functools.partial(launch.ask, caller, deadline, guest=guest, had_ended=had_ended))
+            machine._holds.end()
+        else:
+            try:
+                await_unkept(machine, launch)
+            except VMError:
+                raise
+            except BaseException:
+                insist(functools.partial(io.post, ask))  # nobody is left who would
+                raise
+        io.post(ask)
         serve(machine, caller, deadline, call)
     except VMError as error:
         raise machine._with_evidence(error) from None
     except BaseException as interrupt:
+        insist(machine._holds.end)  # whoever interrupts this wants it over
         insist(functools.partial(io.post, launch.hurry, caller, interrupt))
         caller.await_release(Deadline(UNASKED_CLEANUP))
         raise
@@ -73,6 +85,7 @@ def hand_over(machine: "Machine", io: IOThread, caller: Caller, interrupt: BaseE
 
     A second one is raised at once, and the machine is ended all the same.
     """
+    insist(machine._holds.end)
     # Another one, since the first may have been released: up, just before the interrupt.
     waiter = Caller(io)
     insist(functools.partial(io.post, _interrupted, machine, caller, waiter, interrupt))

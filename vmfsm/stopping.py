@@ -39,9 +39,9 @@ async def stop(
     :param send: sends a signal, and is told whether that is by force.
     """
     if deadline.timeout is None:
-        deadline = Deadline(WITHOUT_LIMIT)
+        deadline = Deadline(WITHOUT_LIMIT, deadline.clock)
     total = deadline.remaining() or 0.0
-    await _first({gone, cleaning}, deadline, total * _AFTER_HOOKS)
+    await deadline.first({gone, cleaning}, total * _AFTER_HOOKS)
 
     asked = False
     for number, (plugin, way, of_guest) in enumerate(ways):
@@ -53,18 +53,18 @@ async def stop(
         rest = len(ways) - 1 - number
         share = _SHARE_OF_GUEST if of_guest and rest else 1 / (rest + 1)
         reserve = total * _AFTER_POLITE + left * (1 - share)
-        await _first({gone, asking}, deadline, reserve)
+        await deadline.first({gone, asking}, reserve)
         if not asking.done():
             asked = True
             asking.cancel()
         elif asking.result() is None:
             asked = True
-            await _first({gone}, deadline, reserve)
+            await deadline.first({gone}, reserve)
 
     if not gone.done() and not deadline.expired:
         record("stop", {"way": "SIGTERM"}, 200)
         send(signal.SIGTERM, asked)
-        await _first({gone}, deadline, total * _AFTER_SIGTERM)
+        await deadline.first({gone}, total * _AFTER_SIGTERM)
     if not gone.done():
         record("stop", {"way": "SIGKILL"}, 200)
         send(signal.SIGKILL, True)
@@ -79,12 +79,3 @@ async def _ask(way: Polite) -> BaseException | None:
 
 async def _take(way: Polite) -> None:
     await way()
-
-
-async def _first(futures: "set[asyncio.Future[Any]]", deadline: Deadline, reserve: float) -> None:
-    """Until one of `futures` is done, or no more than `reserve` seconds of the deadline are left."""
-    while not any(future.done() for future in futures):
-        left = (deadline.remaining() or 0.0) - reserve
-        if left <= 0:
-            return
-        await asyncio.wait(futures, timeout=left, return_when=asyncio.FIRST_COMPLETED)

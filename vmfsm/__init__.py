@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         VMError,
         printable,
     )
+    from .holds import Hold
     from .hooks import hookimpl, hookspec
     from .judging import ACTIONS, Action
     from .lifecycle import TABLE, Event, Reason, State, Transition
@@ -50,6 +51,7 @@ __all__ = (
     "Event",
     "Evidence",
     "GuestPanicked",
+    "Hold",
     "ImageError",
     "LaunchError",
     "LaunchPlan",
@@ -105,6 +107,7 @@ _MODULES = {
         "VMError",
         "printable",
     ),
+    "holds": ("Hold",),
     "hooks": ("hookimpl", "hookspec"),
     "judging": ("ACTIONS", "Action"),
     "lifecycle": ("TABLE", "Event", "Reason", "State", "Transition"),

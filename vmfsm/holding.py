@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .attaching import how_to_attach, release_by, say
@@ -38,7 +38,7 @@ def begin(
     machine._holds.add(hold)
     try:
         hold.since = time.monotonic()
-        _record(machine, "hold", {"by": hold.by, "reason": reason, "keep": keep})
+        _post(machine.record, "hold", {"by": hold.by, "reason": reason, "keep": keep})
         if keep or not machine._hold_was_told:
             machine._hold_was_told = True
             say(how_to_attach(machine, hold), on_terminal=on_terminal)
@@ -51,16 +51,16 @@ def begin(
 def ended(machine: "Machine", hold: Hold) -> None:
     """A hold was released."""
     since = time.monotonic() if hold.since is None else hold.since
-    _record(machine, "release", {"by": hold.by, "seconds": time.monotonic() - since})
+    _post(machine.record, "release", {"by": hold.by, "seconds": time.monotonic() - since})
 
 
-def _record(machine: "Machine", kind: str, data: Mapping[str, object]) -> None:
+def _post(record: Callable[[str, dict[str, object]], object], kind: str, data: dict[str, object]) -> None:
     with contextlib.suppress(OSError, RuntimeError):  # no I/O thread can be had, or the interpreter exits
         io = IOThread.get()
         if io.inside():
-            machine.record(kind, data)
+            record(kind, data)
         else:
-            io.post(machine.record, kind, data)
+            io.post(record, kind, data)
 
 
 def await_unkept(machine: "Machine", launch: Launch) -> None:

@@ -43,7 +43,7 @@ def take(machine: "Machine") -> dict[str, JSON]:
         "taken": datetime.datetime.now().astimezone().isoformat(),
         "name": machine.name,
         **_life(history, machine._lifecycle.created, now),
-        "held": None,
+        "held": machine.held,
         "launches": sum(transition.event is Event.LAUNCH for transition in history),
         "hooks": [] if launch is None else list(launch.hooks_ended),
         "running_hook": None if launch is None else launch.running_hook,

@@ -99,6 +99,12 @@ def _without_machine(call: Callable[[Lab, float], Any]) -> Hang:
     return hang
 
 
+def _held(lab: Lab) -> Machine:
+    vm = lab.running()
+    vm.hold()
+    return vm
+
+
 def _silent(lab: Lab) -> Machine:
     vm = lab.machine()
     spoiler(vm).planning = be_silent
@@ -146,6 +152,7 @@ HANGS: dict[str, Hang] = {
     "Machine.wait": _stopped(lambda vm, t: vm.wait(t)),
     "Machine.run": _stopped(lambda vm, t: vm.run(_never(), timeout=t, operation="nothing")),
     "Machine.arun": _stopped(lambda vm, t: vm.arun(_never(), timeout=t, operation="nothing")),
+    "Machine.wait_released": _on(_held, lambda lab, vm, t: vm.wait_released(t)),
     "qmp.execute": _stopped(lambda qmp, t: qmp.execute("query-version", timeout=t)),
     "qmp.execute_raw": _stopped(lambda qmp, t: qmp.execute_raw("query-version", timeout=t)),
     "qmp.execute_oob": _stopped(lambda qmp, t: qmp.execute_oob("query-version", timeout=t)),

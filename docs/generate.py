@@ -1,4 +1,4 @@
-"""Writes the generated parts of the documentation: what the table of the lifecycle says, for people.
+"""Writes the generated parts of the documentation: what the table of the lifecycle and the command line say.
 
     python docs/generate.py            rewrites them
     python docs/generate.py --check    only says whether they are up to date; status 1 where not
@@ -6,12 +6,19 @@
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`.
 """
 
+import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
+
 from vmfsm import TABLE, State
+from vmfsm.cli.command import Command
+from vmfsm.cli.commands import ALIASES, SECTIONS
+from vmfsm.cli.program import program
+from vmfsm.cli.status import MEANINGS
 
 DOCS = Path(__file__).parent
 _PART = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -58,7 +65,52 @@ def hooks() -> str:
     return _mermaid(["flowchart TB", *(f"    {line}" for line in dict.fromkeys(nodes + arrows))])
 
 
-PARTS: dict[str, Callable[[], str]] = {"states": states, "table": table, "hooks": hooks}
+def commands() -> str:
+    """All commands of the program, as their `--help` has them."""
+    parts = []
+    context = click.Context(program, info_name=program.name)
+    for section, rows in SECTIONS.items():
+        parts.append(f"## {section}")
+        for row in rows:
+            command = program.get_command(context, row.name)
+            assert isinstance(command, Command)
+            parts += _command(command, click.Context(command, info_name=row.name, parent=context))
+    return "\n".join(["", "\n\n".join(parts), ""])
+
+
+def _command(command: Command, context: click.Context) -> Iterator[str]:
+    yield f"### `{context.command_path}`"
+    aliases = [alias for alias, name in ALIASES.items() if name == context.info_name]
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    yield f"`{usage}`" + "".join(f"; also `vmfsm {alias}`" for alias in aliases)
+    yield inspect.cleandoc(command.help or "").replace("\b\n", "")
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    records = [option.get_help_record(context) for option in options]
+    lines = []
+    for names, meaning in filter(None, records):
+        if names != "--no-color":
+            escaped = " ".join(meaning.split()).replace("|", "\\|")
+            lines.append(f"| `{names}` | {escaped} |")
+    if lines:
+        yield "\n".join(["| option | |", "| --- | --- |", *lines])
+    yield "\n".join(f"* `{line}`: {purpose}" for line, purpose in command.examples)
+    meanings = "; ".join(f"{int(status)} {meaning}" for status, meaning in command.exits.items())
+    yield f"Exit status: {meanings}."
+
+
+def statuses() -> str:
+    """The exit statuses that commands have in common."""
+    lines = ["| status | meaning |", "| --- | --- |"]
+    return "\n".join([*lines, *(f"| {int(status)} | {meaning} |" for status, meaning in MEANINGS.items())])
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "states": states,
+    "table": table,
+    "hooks": hooks,
+    "commands": commands,
+    "statuses": statuses,
+}
 
 
 def generate(text: str) -> str:

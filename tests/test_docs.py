@@ -12,6 +12,8 @@ its own. A comment before a block says what else it is; a block of another langu
     <!-- with swtpm -->                                 run where there is such a program
     <!-- conftest.py -->                                one for the next block
     <!-- tests beside the conftest.py above -->         run by pytest
+    <!-- NAME, looked at by the session below -->       run by tests/cli/test_page.py, with the next block
+    <!-- a session beside the program above -->         command lines, and what they print
 """
 
 import importlib.util
@@ -61,6 +63,8 @@ VIRTIOFSD = "with virtiofsd, a kernel in VMFSM_TEST_KERNEL and a shell in VMFSM_
 SWTPM = "with swtpm"
 CONFTEST = "conftest.py"
 TESTS = "tests beside the conftest.py above"
+PROGRAM = ", looked at by the session below"
+SESSION = "a session beside the program above"
 
 
 class Block(NamedTuple):
@@ -212,12 +216,13 @@ def test_first_test(qemu: str, tmp_path: Path) -> None:
 def test_no_block_is_only_shown(block: Block) -> None:
     if block.language == "python":
         known = {"", INSTALLED, KERNEL, SWTPM, VIRTIOFSD, CONFTEST, TESTS}
-        assert block.comment in known or block.comment.startswith((SAME, FILE))
+        is_named = block.comment.startswith((SAME, FILE)) or block.comment.endswith(PROGRAM)
+        assert block.comment in known or is_named
         compile(block.text, block.id, "exec")
     elif block.language == "mermaid":
         assert block.comment.startswith("generated: ")
     else:
-        assert block.comment == PRINTED or block.comment.startswith(FILE)
+        assert block.comment in {PRINTED, SESSION} or block.comment.startswith(FILE)
 
 
 # -- nothing is left out ------------------------------------------------------------------------------------
@@ -535,5 +540,5 @@ def test_a_stale_part_is_found() -> None:
         text = page.read_text(encoding="utf-8")
         stale = re.sub(r"(<!-- generated: .*? -->\n).*?(?=<!-- end)", r"\1old\n", text, flags=re.DOTALL)
         assert generate.generate(stale) == text
-    parts = re.findall(r"<!-- generated: ([\w-]+) -->", text_of("lifecycle.md", "hooks.md"))
+    parts = re.findall(r"<!-- generated: ([\w-]+) -->", text_of("lifecycle.md", "hooks.md", "cli.md"))
     assert sorted(parts) == sorted(generate.PARTS)

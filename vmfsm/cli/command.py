@@ -1,5 +1,6 @@
 """What all commands have in common: options, examples, exit statuses, and how their help looks."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -24,12 +25,27 @@ def no_color() -> click.Option:
     )
 
 
+class _Seconds(click.ParamType["float"]):
+    """A timeout: not negative."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = math.nan
+        if not 0 <= seconds < math.inf:
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return seconds
+
+
 def timeout_option(default: float, purpose: str) -> Callable[[F], F]:
     """`--timeout SECONDS`: of everything that waits for somebody else."""
     return click.option(
         "--timeout",
         metavar="SECONDS",
-        type=click.FloatRange(min=0),
+        type=_Seconds(),
         default=default,
         show_default=True,
         help=purpose,

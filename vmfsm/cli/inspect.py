@@ -33,7 +33,7 @@ def snapshot_of(name: str, timeout: float) -> dict[str, Any]:
     exits=EXITS,
     examples=(
         ("vmfsm inspect boot-test", "what it is doing, since when, who waits for what"),
-        ("vmfsm inspect boot-test --lines 40", "with more of the console and of QEMU's output"),
+        ("vmfsm inspect boot-test --lines 20", "with more of the console and of QEMU's output"),
         ("vmfsm inspect recordings/boot-test-*.jsonl", "the same of a machine whose program is dead"),
         ("vmfsm inspect boot-test --json | jq -r .shell", "QEMU's command line, to paste into a shell"),
     ),

@@ -31,9 +31,9 @@ def show(snapshot: dict[str, Any], lines: int) -> None:
     _verdicts(_rows(snapshot, "verdicts"))
     details = _mapping(snapshot.get("details"))
     for name, console in _mapping(details.get("console")).items():
-        _text(f"console {name}", _mapping(console).get("lines"), lines)
+        _text(f"CONSOLE {name}", _mapping(console).get("lines"), lines)
     _events(_rows(_mapping(details.get("qmp")), "events"), snapshot.get("taken"), lines)
-    _text("output of QEMU", _mapping(details.get("logs")).get("lines"), lines)
+    _text("OUTPUT OF QEMU", _mapping(details.get("logs")).get("lines"), lines)
     _command(snapshot)
 
 
@@ -76,7 +76,7 @@ def _words(value: object) -> str:
 
 def _section(title: str) -> None:
     click.echo()
-    click.secho(f"  {title.upper()}", dim=True)
+    click.secho(f"  {title}", dim=True)
 
 
 def _head(snapshot: dict[str, Any]) -> None:
@@ -251,5 +251,5 @@ def _text(title: str, text: object, lines: int) -> None:
 
 def _command(snapshot: dict[str, Any]) -> None:
     if snapshot.get("shell"):
-        _section("command")
+        _section("COMMAND")
         click.echo(f"  {one_line(snapshot['shell'])}")

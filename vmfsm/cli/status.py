@@ -21,7 +21,7 @@ class ExitStatus(enum.IntEnum):
 
 MEANINGS = {
     ExitStatus.DONE: "done",
-    ExitStatus.FAILED: "failed; stderr says why",
+    ExitStatus.FAILED: "failed, as stderr says",
     ExitStatus.USAGE: "wrong usage, or the extra is not installed",
     ExitStatus.NO_SUCH_MACHINE: "no such machine",
     ExitStatus.NO_ANSWER: "the machine's harness does not answer",

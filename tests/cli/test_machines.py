@@ -208,6 +208,28 @@ def test_a_machine_is_shut_down(harness: MakeHarness, body: str) -> None:
     one.tell("import os; os._exit(0)")
 
 
+def test_who_ends_a_machine_is_told_also_where_its_program_ends_with_it(harness: MakeHarness) -> None:
+    """Its main thread has nothing more to do, long before the answer is on its way."""
+    harness("""
+        from vmfsm.iothread import IOThread
+
+        class Late:
+            name = "late"
+
+            @hookimpl
+            def state_changed(self, transition):
+                if transition.dest.value == "stopped":
+                    IOThread.get().post(time.sleep, 0.3)
+
+        vm = idle("target", plugins=[Late()]).launch()
+        say()
+        vm.wait()
+    """).hear()
+    ran = vmfsm("shutdown", "target")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == "target: stopped (requested), exit status 0\n"
+
+
 def test_several_are_killed_and_each_is_reported(harness: MakeHarness) -> None:
     one = harness("a = idle('a').launch(); b = idle('b').launch(); say(); input()").hear()
     pids = [entry.pid for entry in one.entries()]

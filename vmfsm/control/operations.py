@@ -213,6 +213,13 @@ async def _kill(request: Request) -> object:
 
 
 _ending: set[threading.Thread] = set()
+_telling: set["asyncio.Task[object]"] = set()
+
+
+async def ends_are_told() -> None:
+    """Wait until those who had machines ended have been told what came of it."""
+    if _telling:
+        await asyncio.wait(_telling)
 
 
 async def _ended(machine: "Machine", end: Callable[[], object]) -> object:
@@ -236,6 +243,10 @@ async def _ended(machine: "Machine", end: Callable[[], object]) -> object:
             done.set_result(error)
 
     thread = threading.Thread(target=call, name=f"vmfsm-control-{machine.name}", daemon=True)
+    task = asyncio.current_task()
+    assert task is not None
+    _telling.add(task)
+    task.add_done_callback(_telling.discard)
     thread.start()
     _ending.add(thread)
     error = await done

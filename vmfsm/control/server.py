@@ -3,6 +3,7 @@
 It is served by the I/O thread, so it answers while the harness computes, waits, or stands in a debugger.
 """
 
+import asyncio
 import atexit
 import contextlib
 import functools
@@ -18,6 +19,7 @@ from vmfsm.peers import check_peer, credentials
 from vmfsm.perprocess import per_process
 
 from .connection import Connection
+from .operations import ends_are_told
 from .protocol import PROTOCOL, Peer, encode
 
 _LOGGER = logging.getLogger("vmfsm.control")
@@ -27,6 +29,9 @@ _BACKLOG = 128
 _ACCEPTED_A_TURN = 16
 _PAUSE = 1.0
 """Seconds until it is tried again to take a connection, where the system lacks descriptors."""
+
+_LAST_WORDS = 1.0
+"""Seconds that the end of the program may take longer for that."""
 
 _open: set[socket.socket] = set()
 """Which a forked child is to close: else nobody would see that its parent has ended."""
@@ -53,7 +58,17 @@ class Server:
             return
         _open.add(listener)
         self._io.loop.add_reader(listener, self._accept, listener)
-        atexit.register(_remove, path, os.getpid())  # the watchdog would do it, too, a moment later
+        atexit.register(self._leave, path, os.getpid())
+
+    def _leave(self, path: str, pid: int) -> None:
+        """The program ends, as many do when their machine has been ended: who did that is told before."""
+        if os.getpid() != pid:  # a forked child
+            return
+        told = asyncio.run_coroutine_threadsafe(ends_are_told(), self._io.loop)
+        with contextlib.suppress(TimeoutError):
+            told.result(_LAST_WORDS)
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # the watchdog would do it, too, a moment later
 
     @property
     def descriptors(self) -> frozenset[int]:
@@ -145,12 +160,6 @@ def _turn_away(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
         connection.send(encode({"id": None, "error": message}))
     connection.close()
-
-
-def _remove(path: str, pid: int) -> None:
-    if os.getpid() == pid:  # not a forked child
-        with contextlib.suppress(OSError):
-            os.unlink(path)
 
 
 def _close_in_child() -> None:

@@ -31,7 +31,7 @@ def lines_of(path: Path) -> Iterator[Any]:
 
 
 def files_in(directory: Path) -> list[Path]:
-    return sorted(directory.glob("*.jsonl"))
+    return sorted(directory.glob("*.jsonl*"))
 
 
 def read(path: object) -> recording.Recording:

@@ -19,7 +19,7 @@ VERSION = 1
 
 _LONGEST_LINE = 16 * 1024 * 1024
 _MOST_PROBLEMS = 100
-_NAME = re.compile(r"(.*?)(?:\.([1-9][0-9]{0,8}))?\.jsonl", re.DOTALL)
+_NAME = re.compile(r"(.*\.jsonl)(?:\.[0-9]{1,9})?", re.DOTALL)
 _FINAL = frozenset({"stopped", "failed"})
 
 
@@ -142,7 +142,10 @@ def read(path: "str | os.PathLike[str]") -> Recording:
             beside = os.path.join(directory, name)
             if other is None or other[1] != match[1] or beside in files or not os.path.isfile(beside):
                 continue
-            found = _header(beside)
+            try:
+                found = _header(beside)
+            except OSError:  # removed in this moment, or somebody else's
+                continue
             if found is not None and found["recording"] == header["recording"]:
                 files[beside] = _File(found["piece"], beside, found)
     return Recording(tuple(sorted(files.values(), key=lambda file: file.number)))
@@ -169,7 +172,11 @@ def _header(path: str) -> dict[str, Any] | None:
 
 def _records(path: str, problems: list[str]) -> Iterator[Record | None]:
     """Those of one file; `None` for each that is damaged."""
-    with open(path, "rb") as file:
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - see below
+    except FileNotFoundError:  # removed since, to make room: they are missing before the next file
+        return
+    with file:
         file.readline(_LONGEST_LINE)
         number = 1
         while line := file.readline(_LONGEST_LINE):

@@ -12,7 +12,7 @@ _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class Pieces:
-    """`BASE.jsonl`, then `BASE.2.jsonl` and so on; each begins with the header. On one thread only.
+    """`BASE.jsonl`, then `BASE.jsonl.0002` and so on; each begins with the header. On one thread only.
 
     A new file is made by this and nobody else (`O_EXCL`), so no link that was planted leads it elsewhere, and
     only its owner may read it.
@@ -105,7 +105,7 @@ class Pieces:
 
     def _new_file(self, number: int) -> tuple[int, str, int]:
         while True:
-            path = f"{self._base}.jsonl" if number == 1 else f"{self._base}.{number}.jsonl"
+            path = f"{self._base}.jsonl" + (f".{number:04}" if number > 1 else "")
             try:
                 return os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600), path, number
             except FileNotFoundError:

@@ -101,6 +101,10 @@ class _Active(Recorder):
                     writer.is_prepared = True
 
     @hookimpl
+    def snapshot(self) -> dict[str, object]:
+        return {"path": self.path, "dropped": self.dropped}
+
+    @hookimpl
     def state_changed(self, transition: Transition) -> None:
         if transition.event is Event.LAUNCH:
             self._begun.append(transition.at)  # its records come with this batch, or after it

@@ -84,7 +84,8 @@ def running(make: MakeGuest, **parameters: Any) -> Machine:
 
 def test_the_page_has_tables() -> None:
     assert len(list(fields("snapshot"))) > 20
-    assert {plugin for plugin, _, _ in fields("details", column=1)} == {"qmp", "console", "logs", "fdpass"}
+    plugins = {plugin for plugin, _, _ in fields("details", column=1)}
+    assert plugins == {"qmp", "console", "logs", "fdpass", "recorder"}
 
 
 def test_a_life(qemu: str, tmp_path: Path) -> None:

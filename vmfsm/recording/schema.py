@@ -3,13 +3,10 @@
 from importlib import resources
 from typing import Any
 
-from vmfsm.jsonable import JSON
 
-
-def schema() -> dict[str, JSON]:
+def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a line, as it is shipped in `vmfsm/recording/schema.json`."""
     import json
 
     text = resources.files(__package__).joinpath("schema.json").read_text(encoding="utf-8")
-    value: Any = json.loads(text)
-    return dict(value)
+    return dict(json.loads(text))

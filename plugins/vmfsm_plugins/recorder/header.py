@@ -26,15 +26,7 @@ def header_of(machine: Machine, launch: int) -> dict[str, object]:
             "test": os.environ.get("PYTEST_CURRENT_TEST"),
         },
         **_surroundings(),
-        "plugins": [
-            {
-                "name": plugin.name,
-                "distribution": plugin.distribution,
-                "version": plugin.version,
-                "options": machine.secrets.redact_all(plugin.options),
-            }
-            for plugin in machine.plugins
-        ],
+        "plugins": [machine.secrets.redact_all(plugin._asdict()) for plugin in machine.plugins],
     }
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from . import (
+    cli,
     companion,
     compat,
     console,
@@ -39,6 +40,7 @@ BENCHMARKS = {
     "import": imports,
     "many": many,
     "compat": compat,
+    "cli": cli,
 }
 
 

@@ -86,6 +86,10 @@ class Secrets:
         shown = self._shown
         return "".join(_pieces(text, shown)) if shown else text
 
+    def redact_message(self, message: bytes) -> str:
+        """A QMP command without them, and without those that it has by its form, however short."""
+        return self.redact(redact_message(message))
+
     def redact_all(self, value: Any) -> Any:
         """The same for every text in mappings, tuples and lists."""
         if isinstance(value, str):

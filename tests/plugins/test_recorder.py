@@ -189,3 +189,26 @@ def test_two_machines_of_one_name(qemu: str, tmp_path: Path) -> None:
     assert len({path_of(vm) for vm in machines}) == 2
     for path in files_in(tmp_path):
         assert list(lines_of(path))
+
+
+def test_values_of_commands_where_they_are_asked_for(qemu: str, tmp_path: Path) -> None:
+    options: dict[str, dict[str, object]] = {
+        "recorder": {"directory": tmp_path},
+        "qmp": {"record_values": True},
+    }
+    with Machine(qemu, ["-M", "none"], options=options) as vm:
+        vm.launch()
+        vm.qmp.execute("object-add", qom_type="secret", id="one", data="abc")
+        vm.qmp.execute("qom-list", path="/objects")
+        vm.qmp.execute("query-qmp-schema")
+    records = list(read(path_of(vm)).records())
+    sent = {record.data["command"]: record.data for record in records if record.kind == "qmp-command"}
+    got = {record.data["command"]: record.data for record in records if record.kind == "qmp-reply"}
+    assert sent["object-add"]["values"] == {"qom-type": "secret", "id": "one", "data": "***"}
+    assert sent["qom-list"]["values"] == {"path": "/objects"}
+    assert "values" not in sent["query-qmp-schema"]
+    assert {"name": "one", "type": "child<secret>"} in got["qom-list"]["return"]  # type: ignore[operator]
+    size = got["query-qmp-schema"]["bytes"]
+    assert isinstance(size, int)
+    assert size > 100_000
+    assert "return" not in got["query-qmp-schema"]

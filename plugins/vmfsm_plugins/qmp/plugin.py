@@ -68,11 +68,13 @@ class QMP:
         enabled: bool = True,
         negotiate_timeout: float | None = None,
         boot_loop: tuple[int, float] | None = BOOT_LOOP,
+        record_values: bool = False,
     ) -> None:
         self._configured_address = check_address(address)
         self._enabled = enabled
         self._negotiate_timeout = check_timeout(negotiate_timeout)
         self._boot_loop = check_boot_loop(boot_loop)
+        self._record_values = record_values
         self._machine: Machine | None = None
         self._session: Session | None = None
         self._subscribers: Subscribers[Event] = Subscribers(_LOGGER, json.loads)
@@ -103,7 +105,7 @@ class QMP:
 
         A command is sent as soon as QEMU reads what was sent before. A call that ends otherwise than by the
         reply has sent nothing if it ends before that; else QEMU may execute the command all the same.
-        Of the arguments only the names are recorded: their values may be secret.
+        Of the arguments only the names are recorded, since their values may be secret; see `record_values`.
         """
         __tracebackhide__ = True
         request = make_request(command, arguments, kw)
@@ -301,7 +303,9 @@ class QMP:
             plan.args += ["-chardev", f"socket,id={name},{options}", "-mon", f"chardev={name},mode=control"]
 
     def _begin(self, machine: Machine, plan: LaunchPlan, transport: Connector) -> None:
-        session = self._session = Session(machine, transport, self._subscribers, self._boot_loop)
+        session = self._session = Session(
+            machine, transport, self._subscribers, self._boot_loop, record_values=self._record_values
+        )
         plan.on_quit(session.press_power_button, guest=True)
         plan.on_quit(session.quit)
         plan.on_exit(session.last_words)

@@ -15,6 +15,7 @@ from .events import Event, EventRing, Mark, Wanted
 from .request import Request, make_request
 from .run_state import after_event, after_status
 from .transport import Connector
+from .values import LARGEST, received_values, sent_values
 
 _LOGGER = logging.getLogger("vmfsm.qmp")
 
@@ -46,6 +47,8 @@ class Session:
         transport: Connector,
         subscribers: Subscribers[Event],
         boot_loop: Limit | None,
+        *,
+        record_values: bool = False,
     ) -> None:
         self.transport = transport
         self.ring = EventRing()
@@ -54,6 +57,7 @@ class Session:
         self.resets = Resets(boot_loop)
         self._machine = machine
         self._subscribers = subscribers
+        self._records_values = record_values
         self._client: Client | None = None
         self._connecting = asyncio.Lock()
         self._over = False
@@ -187,7 +191,9 @@ class Session:
         number, command, data, arguments = request
         self._machine.secrets.learn_message(data)
         record = self._machine.record
-        record("qmp-command", {"command": command, "id": number, "arguments": arguments})
+        sent: dict[str, object] = {"command": command, "id": number, "arguments": arguments}
+        values = sent_values(request, self._machine.secrets) if self._records_values else {}
+        record("qmp-command", {**sent, **values}, size=200 + 4 * len(data) if values else 200)
         began = time.monotonic()
         if fd is None:
             # Not when this task is woken: by then events that came after the reply may have been heard.
@@ -198,7 +204,9 @@ class Session:
         if isinstance(reply, Loss):
             error = f"no connection: {reply.what}"
         elif "return" in reply:
-            record("qmp-reply", {"command": command, "id": number, "seconds": seconds})
+            values = received_values(reply) if self._records_values else {}
+            size = 200 + 4 * LARGEST if values else 200
+            record("qmp-reply", {"command": command, "id": number, "seconds": seconds, **values}, size=size)
             return reply
         else:
             error = reply["error"]["class"]  # the description may quote arguments

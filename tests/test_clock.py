@@ -13,7 +13,7 @@ import pytest
 from tests.waiting import InThread, until
 from vmfsm import Deadline
 from vmfsm.alarm import Alarm
-from vmfsm.caller import GRACE, receive
+from vmfsm.caller import receive
 from vmfsm.clock import Clock
 
 Wait = Callable[[Deadline], Coroutine[Any, Any, None]]
@@ -155,7 +155,7 @@ def test_a_wait_in_a_thread_does_so_too() -> None:
         with pytest.raises(queue.Empty):
             receive(queue.SimpleQueue(), deadline)
 
-    assert _ends_after(wait, 0.1) >= 0.1 + GRACE
+    assert _ends_after(wait, 0.1) >= 0.1
 
 
 def _ends_after(wait: Callable[[Deadline], None], left: float) -> float:

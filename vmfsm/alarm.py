@@ -14,7 +14,7 @@ class Alarm:
 
     def __init__(self, deadline: Deadline, function: Callable[[], object]) -> None:
         self._deadline = deadline
-        self._function = function
+        self._function: Callable[[], object] | None = function
         self._handle: asyncio.TimerHandle | None = None
         self._wait(deadline.nap())
 
@@ -24,12 +24,13 @@ class Alarm:
 
     def _look(self) -> None:
         nap = self._deadline.nap()
-        if nap == 0.0:
-            self._function()
-        else:
+        if nap != 0.0:
             self._wait(nap)
+        elif self._function is not None:
+            self._function()
 
     def cancel(self) -> None:
+        self._function = None  # it may know who has this, which would keep both alive
         if self._handle is not None:
             self._handle.cancel()
 

@@ -145,7 +145,7 @@ class Caller:
         """
         __tracebackhide__ = True
         while not self._released:
-            job = receive(self._inbox, deadline)
+            job = receive(self._inbox, deadline.after(GRACE))
             error = None if job is None else job.run()
             if error is not None and not isinstance(error, Exception):
                 raise error  # Ctrl-C, say: it is for the caller, not for the walk
@@ -156,20 +156,19 @@ class Caller:
         """Having left, wait until released, or until the deadline and the grace are over."""
         with contextlib.suppress(queue.Empty):
             while not self._released:
-                receive(self._inbox, deadline)  # a job that was there already is a worker's now
+                receive(self._inbox, deadline.after(GRACE))  # a job that was there already is a worker's now
 
 
 def receive(inbox: "queue.SimpleQueue[T]", deadline: Deadline) -> T:
     """What comes next.
 
-    :raises queue.Empty: when the deadline and the grace are over.
+    :raises queue.Empty: when the deadline is over.
     """
-    late = deadline.after(GRACE)
     while True:
         try:
-            return inbox.get(timeout=late.nap())
+            return inbox.get(timeout=deadline.nap())
         except queue.Empty:
-            if late.expired:
+            if deadline.expired:
                 raise
 
 

@@ -149,7 +149,7 @@ class Calls:
             )
             self.io.post(call.start)
             try:
-                return receive(inbox, deadline)
+                return receive(inbox, deadline.after(GRACE))
             except queue.Empty:  # somebody's async hook holds up the I/O thread
                 self.io.post(call.abandon)
                 return Outcome(call.timeout(), None)

@@ -42,10 +42,10 @@ def begin(
         if keep or not machine._hold_was_told:
             machine._hold_was_told = True
             say(how_to_attach(machine, hold), on_terminal=on_terminal)
+        return hold
     except BaseException:
         hold.release()
         raise
-    return hold
 
 
 def ended(machine: "Machine", hold: Hold) -> None:

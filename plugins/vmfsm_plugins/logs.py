@@ -149,9 +149,9 @@ class Logs:
         :raises MachineTimeout: at the deadline.
         :raises TransitionError: when the machine was never launched.
         """
-        deadline = Deadline(timeout)
         machine, output = self._machine, self._output
         assert machine is not None, "a plugin object is configured by its machine"
+        deadline = machine.deadline(timeout)
         if output is None:
             raise TransitionError(
                 f"{machine.name}: cannot follow the log in state {machine.state.value}: never launched",
@@ -254,7 +254,7 @@ def _follow(machine: Machine, output: _Output, deadline: Deadline) -> Iterator[s
                 )
                 error.operation, error.timeout = "follow", deadline.timeout
                 raise error
-            left = deadline.remaining()
+            left = deadline.nap()
             with contextlib.suppress(MachineDied, MachineTimeout):
                 machine.run(
                     _more(output, position, _PATIENCE if left is None else min(left, _PATIENCE)),

@@ -12,6 +12,7 @@ from typing import BinaryIO, Self
 from qemu.qmp import QMPError
 
 from vmfsm import Deadline, Secrets, VMError
+from vmfsm.holding import hold_failure
 from vmfsm.redaction import redact_command
 
 from .clean_up import do_all
@@ -66,7 +67,11 @@ class QEMUMachine(Commands):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            self.shutdown()
+            try:
+                if error is not None and self._run is not None:
+                    hold_failure(self._run.machine, error)
+            finally:
+                self.shutdown()
         except Exception as trouble:
             if error is None:
                 raise
@@ -247,6 +252,8 @@ class QEMUMachine(Commands):
                 self._user_killed = True
                 self._hard_shutdown()
             else:
+                if self._run is not None:
+                    self._run.await_unkept()
                 self._quit_issued |= has_quit
                 self._do_shutdown(timeout)
         finally:
@@ -298,7 +305,8 @@ class QEMUMachine(Commands):
 
     def _soft_shutdown(self, timeout: float | None) -> None:
         """Ask QEMU to go, unless there is no time for it to, and wait until it has; all within `timeout`."""
-        deadline = Deadline(seconds(timeout))
+        run = self._run
+        deadline = Deadline(seconds(timeout)) if run is None else run.machine.deadline(seconds(timeout))
         self._early_cleanup()
         is_asked = self._quit_issued or deadline.expired
         if self._monitor is not None:

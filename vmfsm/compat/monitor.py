@@ -191,7 +191,7 @@ class Monitor:
 
     def _exchange(self, request: Request) -> dict[str, Any]:
         fd = self._fd if request.command in _TAKES_FD else None
-        limit = min(Deadline(self._timeout), self._limit, key=_left)
+        limit = min(self.plugin.deadline(self._timeout), self._limit, key=_left)
         if self._log.isEnabledFor(logging.DEBUG):
             self._log.debug("--> %s", self.plugin.without_secrets(redact_message(request.data)))
         try:
@@ -248,7 +248,7 @@ class Monitor:
         event = self.plugin.ring.take(wanted)
         if event is not None or not wait:
             return event
-        limit = Deadline(None if wait is True else seconds(wait))
+        limit = self.plugin.deadline(None if wait is True else seconds(wait))
         try:
             return self.plugin.next_event(wanted, limit.as_timeout())
         except MachineTimeout as late:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 
-from vmfsm import Deadline, GuestPanicked, Machine, MachineTimeout, TransitionError, VMError
+from vmfsm import GuestPanicked, Machine, MachineTimeout, TransitionError, VMError
 
 from .limits import seconds
 
@@ -45,7 +45,7 @@ class QEMUProcess:
 
         :raises subprocess.TimeoutExpired: when it lives on.
         """
-        deadline = Deadline(seconds(timeout))
+        deadline = self._machine.deadline(seconds(timeout))
         while True:
             try:
                 self._machine.wait(deadline.as_timeout())

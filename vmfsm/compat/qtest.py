@@ -4,7 +4,7 @@ import os
 import socket
 from collections.abc import Sequence
 
-from vmfsm import LaunchPlan, escape, hookimpl
+from vmfsm import LaunchPlan, Machine, escape, hookimpl
 
 from .errors import QtestClosedError
 from .machine import QEMUMachine
@@ -14,7 +14,7 @@ __all__ = ("QEMUQtestMachine", "QEMUQtestProtocol")
 
 
 class _UntilTheEnd:
-    """The plugin that lets nobody wait for a QEMU that has ended."""
+    """The plugin that lets nobody wait for a QEMU that has ended, nor too short for one that is held."""
 
     name = "compat-qtest"
 
@@ -22,7 +22,8 @@ class _UntilTheEnd:
         self._qtest = qtest
 
     @hookimpl
-    async def pre_launch(self, plan: LaunchPlan) -> None:
+    async def pre_launch(self, machine: Machine, plan: LaunchPlan) -> None:
+        self._qtest.serve(machine)
         plan.on_exit(self._qtest.qemu_has_ended)
 
 

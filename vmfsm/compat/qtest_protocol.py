@@ -9,7 +9,8 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
 
-from vmfsm import Deadline
+from vmfsm import Deadline, Machine
+from vmfsm.caller import receive
 from vmfsm.iothread import IOThread, outcome
 
 from .errors import QtestClosedError, QtestTimeoutError
@@ -56,6 +57,7 @@ class QEMUQtestProtocol:
         self._socket = sock
         self._listener = None if not server or address is None else _listen(address)
         self._timeout: float | None = TIMEOUT
+        self._deadline: Callable[[float | None], Deadline] = Deadline
         self._link: Link | None = None
         self._accepting: asyncio.Task[Any] | None = None
         self._qemu_ended = False
@@ -102,7 +104,7 @@ class QEMUQtestProtocol:
         inbox: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._io.post(link.ask, qtest_cmd, inbox.put)
         try:
-            return inbox.get(timeout=Deadline(self._timeout).remaining())
+            return receive(inbox, self._deadline(self._timeout))
         except queue.Empty:
             raise QtestTimeoutError(f"qtest: no answer within {self._timeout} s: {qtest_cmd!r}") from None
 
@@ -132,6 +134,10 @@ class QEMUQtestProtocol:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+
+    def serve(self, machine: Machine) -> None:
+        """It is this machine's: while that is held, time stands still for calls."""
+        self._deadline = machine.deadline
 
     async def qemu_has_ended(self) -> None:
         """Let nobody wait any more. On the I/O thread."""
@@ -185,7 +191,7 @@ class QEMUQtestProtocol:
         call = _Call(self._io, function, args)
         try:
             self._io.post(call.start)
-            error, value = call.outcome.get(timeout=Deadline(timeout).remaining())
+            error, value = receive(call.outcome, self._deadline(timeout))
         except queue.Empty:
             raise QtestTimeoutError(f"qtest: no answer within {timeout} s: {what}") from None
         finally:

@@ -18,6 +18,7 @@ from vmfsm import (
     hookimpl,
 )
 from vmfsm.exit_guard import ExitGuard
+from vmfsm.holding import await_unkept
 from vmfsm.plugins import installed
 
 from .errors import QEMUMachineError
@@ -150,6 +151,11 @@ class Run:
             assert failure is not None
             raise failure.__cause__ if isinstance(failure.__cause__, OSError) else failure
         return self.process
+
+    def await_unkept(self) -> None:
+        """Wait until nobody keeps the machine for a look at it (`Machine.hold`)."""
+        if self.machine._launch is not None:
+            await_unkept(self.machine, self.machine._launch)
 
     def kill(self) -> None:
         """Let nothing be left, however far it came."""

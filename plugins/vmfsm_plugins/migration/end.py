@@ -106,7 +106,7 @@ class End:
     async def cleaned_up(self, death: MachineDied) -> None:
         """QEMU has died: wait for the machine's final state."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CLEAN_UP):
+            async with self.machine.deadline(_CLEAN_UP).limit():
                 await self.machine.until_ended()
         death.state = self.machine.state
 

@@ -124,7 +124,7 @@ class Transfer:
                 await asyncio.wait(others)
             return
         if others:
-            await asyncio.wait(others, timeout=_OTHER_END)
+            await self._ends[0].machine.deadline(_OTHER_END).first(others)
         if self.source is not None and not self.source.over:
             # It does not look: it waits for its user (`pause-before-switchover`), say.
             await self.source.persist(self._give_up)

@@ -32,6 +32,10 @@ class HandedQMP(QMP):
     async def post_launch(self, machine: Machine) -> None:
         """It is connected when told."""
 
+    def deadline(self, timeout: float | None) -> Deadline:
+        """One of the machine's, as far as there is one."""
+        return Deadline(timeout) if self._machine is None else self._machine.deadline(timeout)
+
     @property
     def ring(self) -> EventRing:
         """The events of the launch.
@@ -62,7 +66,7 @@ class HandedQMP(QMP):
         """
         ring = self.ring
         operation = "wait for an event" if wanted is None else describe_wanted(wanted)
-        deadline = Deadline(timeout)
+        deadline = self.deadline(timeout)
         while True:
             died: MachineDied | None = None
             try:

@@ -1,6 +1,5 @@
 """The monitor: QMP commands and events, over a socket made at launch."""
 
-import asyncio
 import copy
 import json
 import logging
@@ -12,7 +11,6 @@ from qemu.qmp import QMPClient
 
 from vmfsm import (
     ConfigError,
-    Deadline,
     LaunchPlan,
     Machine,
     MachineDied,
@@ -315,15 +313,16 @@ class QMP:
     async def post_launch(self, machine: Machine) -> None:
         if not self._enabled:
             return
-        limit = Deadline(self._negotiate_timeout).timeout
+        deadline = machine.deadline(self._negotiate_timeout)
         try:
-            async with asyncio.timeout(limit):
+            async with deadline.limit():
                 await self._last_session("connect").connect()
         except TimeoutError:
             error = MachineTimeout(
-                f"{machine.name}: QEMU's monitor was not ready after {limit:g} s (negotiate_timeout)"
+                f"{machine.name}: QEMU's monitor was not ready after {deadline.timeout:g} s "
+                "(negotiate_timeout)"
             )
-            error.operation, error.timeout = "negotiation", limit
+            error.operation, error.timeout = "negotiation", deadline.timeout
             raise error from None
 
     @hookimpl

@@ -83,23 +83,24 @@ class Dump:
                 completed.set_result(event.get("data", {}))
 
         arguments = {"paging": False, "protocol": f"file:{self._path}", "detach": True}
-        limit = Deadline(self._timeout).timeout
+        limit = self._machine.deadline(self._timeout)
         try:
             await self._make_way(limit)
         except TimeoutError:
-            return {"dump_error": f"{self._path} can't be removed: it takes more than {limit:g} s"}
+            return {"dump_error": f"{self._path} can't be removed: it takes more than {limit.timeout:g} s"}
         except OSError as error:
             return {"dump_error": f"{self._path} is there and can't be removed: {error.strerror}"}
+        limit = self._machine.deadline(self._timeout)
         try:
             unsubscribe = self._machine.qmp.subscribe(hear)
             try:
-                async with asyncio.timeout(limit):
+                async with limit.limit():
                     await self._machine.qmp.aio.execute("dump-guest-memory", arguments, timeout=None)
                     data = await completed
             finally:
                 unsubscribe()
         except TimeoutError:
-            return {"dump_error": f"not done after {limit:g} s: {self._path} is not whole"}
+            return {"dump_error": f"not done after {limit.timeout:g} s: {self._path} is not whole"}
         except Exception as error:  # noqa: BLE001 - no monitor, or it refuses; and the verdict is to be told
             await self._remove()
             return {"dump_error": str(error) or type(error).__name__}
@@ -108,9 +109,9 @@ class Dump:
             return {"dump_error": str(data.get("error", "QEMU failed"))}
         return {"dump": self._path}
 
-    async def _make_way(self, limit: float | None) -> None:
+    async def _make_way(self, limit: Deadline) -> None:
         with contextlib.suppress(FileNotFoundError):
-            async with asyncio.timeout(limit):
+            async with limit.limit():
                 await in_thread(lambda: os.unlink(self._path))
 
     async def _remove(self) -> None:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.cli.running import environment
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, is_alive, until
 
 
 class Screen:
@@ -27,13 +27,16 @@ class Screen:
         self._tmux("-f", os.devnull, "new-session", "-d", "-x", str(columns), "-y", str(rows), shell)
         self._tmux("set", "-g", "status", "off")
         self._tmux("resize-window", "-x", str(columns), "-y", str(rows))
-        self._pid = int(self._tmux("display-message", "-p", "#{pid}"))
+        self.pid = int(self._tmux("display-message", "-p", "#{pid}"))
+        """Of the server, whose child the shell is."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._tmux("kill-server")
+        if is_alive(self.pid):
+            self._tmux("kill-server")
+        until(lambda: not is_alive(self.pid))
         self._directory.cleanup()
 
     def type(self, *keys: str) -> None:
@@ -52,6 +55,10 @@ class Screen:
             assert time.monotonic() < deadline, "\n".join(rows)
             time.sleep(0.05)
         return rows
+
+    def until_over(self) -> None:
+        """Wait for the end of the shell, and with it of tmux."""
+        until(lambda: not is_alive(self.pid))
 
     def _tmux(self, *words: str) -> str:
         return subprocess.run(

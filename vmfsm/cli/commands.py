@@ -17,8 +17,12 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
     "Look at machines": (
         Row("ps", "ps:ps", "List the machines of all programs of this user."),
         Row("inspect", "inspect:inspect", "Show what a machine is doing, since when and why."),
+        Row("watch", "watch:watch", "Watch what a machine does."),
+        Row("console", "console:console", "Follow a machine's console, or type at it."),
+        Row("screendump", "screendump:screendump", "Write a picture of a machine's screen to a file."),
     ),
     "Act on them": (
+        Row("qmp", "qmp:qmp", "Execute commands of a machine's monitor (QMP)."),
         Row("shutdown", "ending:shutdown", "End machines, gently first."),
         Row("kill", "ending:kill", "Kill machines now."),
     ),

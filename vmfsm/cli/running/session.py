@@ -17,9 +17,9 @@ from vmfsm import (
     VMError,
     printable,
 )
+from vmfsm.cli.terminal.interrupts import Interrupted, Interrupts
 
 from .display import Display
-from .interrupts import Interrupted, Interrupts
 from .outcome import Outcome, RunStatus, StepError, of_ending, of_error, of_interrupt
 from .steps import Step
 from .talking import Talking

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vmfsm import ConfigError, Machine
-from vmfsm.cli.qmparguments import parse_arguments
+from vmfsm.cli.qmpshell.arguments import parse_command
 
 from .outcome import StepError
 
@@ -121,12 +121,6 @@ def _event(text: str) -> tuple[str, Mapping[str, object] | None]:
     return name, {"data": wanted}
 
 
-def _command(text: str) -> tuple[str, dict[str, object]]:
-    name, _, rest = text.strip().partition(" ")
-    words = [rest.strip()] if rest.strip().startswith("{") else shlex.split(rest)
-    return name, parse_arguments(words)
-
-
 def _expect(machine: Machine, console: str | None, pattern: "re.Pattern[str]", timeout: float) -> None:
     _console(machine, console).expect(pattern, timeout=timeout)
 
@@ -159,7 +153,7 @@ _PARSERS: Mapping[str, Any] = {
     "expect-text": _literal,
     "send": unescape,
     "event": _event,
-    "qmp": _command,
+    "qmp": parse_command,
     "on": str,
 }
 _DOERS: Mapping[str, Any] = {

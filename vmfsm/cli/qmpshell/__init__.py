@@ -1,0 +1,1 @@
+"""QMP commands as people type them, and a shell for them."""

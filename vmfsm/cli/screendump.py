@@ -1,0 +1,29 @@
+"""`vmfsm screendump`: what is on a machine's screen, as a picture."""
+
+import click
+
+from .command import command, timeout_option
+from .machines import EXITS, complete, find
+from .output import one_line
+
+
+@command(
+    exits=EXITS,
+    examples=(
+        ("vmfsm screendump boot-test", "to boot-test.png, in the current directory"),
+        ("vmfsm screendump boot-test screen.ppm", "the file's name says what it is"),
+    ),
+)
+@click.argument("name", shell_complete=complete)
+@click.argument("file", required=False, type=click.Path(dir_okay=False))
+@timeout_option(30.0, "For QEMU to write it.")
+def screendump(name: str, file: str | None, timeout: float) -> None:
+    """Write a picture of a machine's screen to a file.
+
+    PNG, or PPM where FILE ends in .ppm. Its path is printed. QEMU writes it, with its rights. There is a
+    screen where the machine has a graphics device, also with '-display none'.
+    """
+    with find(name) as machine:
+        path = file or f"{machine.name}.png"
+        form = "ppm" if path.lower().endswith(".ppm") else "png"
+        click.echo(one_line(machine.screendump(path, format=form, timeout=timeout)))

@@ -75,17 +75,18 @@ class Harness:
 
     def orphan(self) -> None:
         """SIGKILL, for its watchdog first: it leaves everything behind."""
-        watchdogs = [
-            process.identity
-            for process in proc.living()
-            if proc.parent(process.identity.pid) == self.pid
-            and _name(process.identity.pid) == "vmfsm-watchdog"
-        ]
+        until(self._watchdogs)  # they have their names a moment later
+        watchdogs = self._watchdogs()
         self.stop()
         for watchdog in watchdogs:
             watchdog.kill()
         self.process.kill()
         self.process.wait()
+
+    def _watchdogs(self) -> list[proc.Identity]:
+        living = [process.identity for process in proc.living()]
+        children = [one for one in living if proc.parent(one.pid) == self.pid]
+        return [child for child in children if _name(child.pid) == "vmfsm-watchdog"]
 
     def entries(self) -> list[registry.Entry]:
         return [entry for entry in registry.machines() if entry.harness.pid == self.pid]

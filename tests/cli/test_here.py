@@ -163,7 +163,7 @@ def test_help_is_no_command_line_for_the_system() -> None:
 
 
 def test_what_the_dead_left_is_removed(harness: MakeHarness) -> None:
-    one = harness("vm = idle('left-behind').launch(); say(); time.sleep(1000)").hear()
+    one = harness("vm = idle('left-behind').launch(); say(); input()").hear()
     one.orphan()
     (entry,) = one.entries()
     dry = vmfsm("gc", "--dry-run")

@@ -89,7 +89,7 @@ def test_a_harness_that_stands_still_is_said_to_be_silent(harness: MakeHarness) 
 
 
 def test_what_a_dead_harness_left(harness: MakeHarness) -> None:
-    one = harness(IDLE + "input()").hear()
+    one = harness("vm = idle('target').launch(); say(); input()").hear()
     one.orphan()
     assert rows(vmfsm("ps").stdout)["target"][1] == "orphaned"
     ran = vmfsm("kill", "target")

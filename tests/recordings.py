@@ -8,7 +8,8 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from vmfsm import recording
+from tests.waiting import until
+from vmfsm import Machine, recording
 
 
 @functools.cache
@@ -32,6 +33,19 @@ def lines_of(path: Path) -> Iterator[Any]:
 
 def files_in(directory: Path) -> list[Path]:
     return sorted(directory.glob("*.jsonl*"))
+
+
+def path_of(vm: Machine) -> str:
+    """Its first file, as soon as there is one."""
+    recorder = vm.plugin("recorder")
+    until(lambda: recorder.path)
+    return str(recorder.path)
+
+
+def written(vm: Machine) -> recording.Recording:
+    """That of the last launch, as soon as it has the state that the machine is in."""
+    until(lambda: recording.read(path_of(vm)).snapshot()["state"] == vm.state.value)
+    return read(path_of(vm))
 
 
 def read(path: object) -> recording.Recording:

@@ -14,7 +14,7 @@ import pytest
 from jsonschema import ValidationError
 
 from tests.endings import ENDINGS, LAUNCH_FAILURES, MakeGuest, guests, up
-from tests.recordings import read, validator
+from tests.recordings import validator, written
 from tests.test_snapshot import check
 from tests.waiting import LIMIT
 from vmfsm import ConfigError, Machine, VMError, recording
@@ -32,7 +32,7 @@ def guest(qemu: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 def assert_tells(vm: Machine) -> None:
     """The recording has the picture that the machine gave at its end."""
-    it = read(vm.plugin("recorder").path)
+    it = written(vm)
     assert not it.problems
     picture = it.snapshot()
     assert picture.pop("recording") == {"files": list(it.files), "problems": []}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.endings import MakeGuest, guests, until_guest_is_up
-from tests.recordings import files_in, lines_of, read
+from tests.recordings import files_in, lines_of, path_of, read, written
 from tests.waiting import until
 from vmfsm import ConfigError, LaunchError, Machine, Record, State, recording
 from vmfsm.testing import GUEST_ARGS
@@ -33,12 +33,6 @@ def recorded(guest: MakeGuest, tmp_path: Path) -> Make:
     return make
 
 
-def path_of(vm: Machine) -> str:
-    path = vm.plugin("recorder").path
-    assert isinstance(path, str)
-    return path
-
-
 def as_told(records: Iterator[Record]) -> list[tuple[str, float]]:
     return [(record.kind, round(record.at, 6)) for record in records]
 
@@ -54,7 +48,7 @@ def test_it_is_off(guest: MakeGuest, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_records_when_the_call_returns(recorded: Make) -> None:
     vm = recorded().launch()
-    it = read(path_of(vm))
+    it = written(vm)
     recorded_by_now = as_told(it.records())
     assert [kind for kind, _ in recorded_by_now].count("transition") == 2
     assert recorded_by_now == as_told(iter(vm.timeline))[: len(recorded_by_now)], "the guest may go on"
@@ -69,7 +63,7 @@ def test_all_records_when_the_call_returns(recorded: Make) -> None:
 
 def test_the_header(recorded: Make) -> None:
     vm = recorded().launch()
-    header = read(path_of(vm)).header
+    header = written(vm).header
     assert (header["format"], header["version"], header["piece"]) == (recording.FORMAT, recording.VERSION, 1)
     assert (header["name"], header["launch"]) == (vm.name, 1)
     harness = header["harness"]
@@ -80,7 +74,7 @@ def test_the_header(recorded: Make) -> None:
 
 def test_times(recorded: Make) -> None:
     vm = recorded().launch()
-    it = read(path_of(vm))
+    it = written(vm)
     began = next(it.records())
     assert Path(path_of(vm)).stem.split("-")[-3] == it.time(began.at).strftime("%Y%m%dT%H%M%SZ")
 
@@ -90,8 +84,9 @@ def test_each_launch_has_a_file(recorded: Make, tmp_path: Path) -> None:
     paths = []
     for _ in range(3):
         vm.launch()
-        paths.append(path_of(vm))
         vm.shutdown()
+        assert not written(vm).problems
+        paths.append(path_of(vm))
     assert [str(path) for path in files_in(tmp_path / "records")] == paths, "in order"
     for number, path in enumerate(paths, 1):
         it = read(path)
@@ -157,7 +152,7 @@ def test_a_launch_that_failed(guest: MakeGuest, tmp_path: Path) -> None:
     vm = guest(more=["-device", "no-such-device"], options={"recorder": {"directory": tmp_path}})
     with pytest.raises(LaunchError):
         vm.launch()
-    it = read(path_of(vm))
+    it = written(vm)
     picture = it.snapshot()
     assert (picture["state"], picture["reason"]) == ("failed", "launch-error")
     assert "no-such-device" in str(picture["details"])
@@ -168,7 +163,7 @@ def test_the_picture_is_that_of_the_machine(recorded: Make) -> None:
     vm = recorded().launch()
     until_guest_is_up(vm)
     vm.shutdown()
-    picture = read(path_of(vm)).snapshot()
+    picture = written(vm).snapshot()
     assert (picture["name"], picture["state"], picture["reason"]) == (vm.name, "stopped", "requested")
     history = picture["history"]
     assert isinstance(history, list)
@@ -201,7 +196,7 @@ def test_values_of_commands_where_they_are_asked_for(qemu: str, tmp_path: Path) 
         vm.qmp.execute("object-add", qom_type="secret", id="one", data="abc")
         vm.qmp.execute("qom-list", path="/objects")
         vm.qmp.execute("query-qmp-schema")
-    records = list(read(path_of(vm)).records())
+    records = list(written(vm).records())
     sent = {record.data["command"]: record.data for record in records if record.kind == "qmp-command"}
     got = {record.data["command"]: record.data for record in records if record.kind == "qmp-reply"}
     assert sent["object-add"]["values"] == {"qom-type": "secret", "id": "one", "data": "***"}

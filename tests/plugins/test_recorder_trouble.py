@@ -14,7 +14,7 @@ from tests.bench.flooder import __file__ as flooder_file
 from tests.endings import guests
 from tests.faults.conftest import MakeDisk, fill, small_disk
 from tests.hung_files import hung
-from tests.recordings import files_in, lines_of, read
+from tests.recordings import files_in, lines_of, path_of, read, written
 from tests.waiting import LIMIT, until
 from vmfsm import ConfigError, Machine, recording
 from vmfsm.iothread import IOThread
@@ -40,10 +40,9 @@ def mark(vm: Machine, number: int, *, first: int = 0, **data: object) -> None:
 
 
 def serials(vm: Machine) -> list[int]:
-    path = vm.plugin("recorder").path
     return [
         serial
-        for record in recording.read(path).records()
+        for record in recording.read(path_of(vm)).records()
         if record.kind == "mark" and isinstance(serial := record.data["serial"], int)
     ]
 
@@ -69,7 +68,7 @@ def test_beginning_and_end_are_kept(qemu: str, tmp_path: Path) -> None:
     options = {"recorder": {"directory": tmp_path, "max_bytes": 100_000, "files": 4}}
     with Machine(qemu, ["-M", "none"], options=options) as vm:
         vm.launch()
-        path = vm.plugin("recorder").path
+        path = path_of(vm)
         for first in range(0, 4_000, 1_000):
             mark(vm, 1_000, first=first)
             until_written(vm, first + 999)
@@ -101,7 +100,7 @@ def test_a_record_that_is_too_long(recorded: Make, tmp_path: Path) -> None:
     mark(vm, 1, first=2, text="y" * 50_000)
     mark(vm, 1, first=3)
     vm.shutdown()
-    it = read(vm.plugin("recorder").path)
+    it = written(vm)
     marks = {record.data["serial"]: record.data for record in it.records() if record.kind == "mark"}
     assert 3 in marks
     if 1 in marks:
@@ -112,7 +111,7 @@ def test_a_record_that_is_longer_than_a_line_may_be(recorded: Make, tmp_path: Pa
     vm = recorded(tmp_path).launch()
     mark(vm, 1, text="x" * 2_000_000, name="short")
     vm.shutdown()
-    (found,) = (r.data for r in read(vm.plugin("recorder").path).records() if r.kind == "mark")
+    (found,) = (r.data for r in written(vm).records() if r.kind == "mark")
     left_out = found["left_out"]
     assert isinstance(left_out, int)
     assert left_out > 2_000_000
@@ -127,6 +126,7 @@ def test_a_disk_that_gets_full(
 ) -> None:
     disk = small_disk(size=64)
     vm = recorded(disk).launch()
+    assert path_of(vm)
     fill(disk)
     with caplog.at_level(logging.WARNING, logger="vmfsm.recorder"):
         for first in range(0, 1_000, 100):
@@ -140,7 +140,7 @@ def test_a_disk_that_gets_full(
     mark(vm, 1, first=2_000)
     until_written(vm, 2_000)
     vm.shutdown()
-    it = read(vm.plugin("recorder").path)
+    it = written(vm)
     lost = sum(record.data["records"] for record in it.records() if record.kind == "dropped")  # type: ignore[misc]
     assert lost == vm.plugin("recorder").dropped
     assert lost + len([serial for serial in serials(vm) if serial < 2_000]) >= 1_010
@@ -154,31 +154,33 @@ def test_a_disk_that_is_full(recorded: Make, small_disk: MakeDisk) -> None:
     vm = recorded(disk).launch()
     assert vm.plugin("recorder").path is None
     vm.shutdown()
-    assert vm.plugin("recorder").dropped > 20
+    until(lambda: vm.plugin("recorder").dropped > 20)
     assert files_in(disk) == []
 
 
 def test_a_directory_that_is_removed(recorded: Make, tmp_path: Path) -> None:
     directory = tmp_path / "records"
     vm = recorded(directory).launch()
+    assert path_of(vm)
     shutil.rmtree(directory)
     mark(vm, 5)
     vm.shutdown()
     assert vm.state.value == "stopped"
     vm.launch()
     vm.shutdown()
-    assert read(vm.plugin("recorder").path).snapshot()["state"] == "stopped"
+    assert written(vm).snapshot()["state"] == "stopped"
 
 
 def test_a_file_that_is_removed(recorded: Make, tmp_path: Path) -> None:
     """The rest of it is in another one."""
     vm = recorded(tmp_path).launch()
+    assert path_of(vm)
     (first,) = files_in(tmp_path)
     first.unlink()
     mark(vm, 5)
     vm.shutdown()
-    (second,) = files_in(tmp_path)
-    assert second.name == first.name + ".0002"
+    second = first.with_name(first.name + ".0002")
+    until(lambda: second.exists() and recording.read(second).snapshot()["state"] == "stopped")
     it = read(str(second))
     records = list(it.records())
     assert records[0].kind == "dropped"
@@ -189,7 +191,7 @@ def test_a_file_that_is_replaced_is_let_alone(recorded: Make, tmp_path: Path) ->
     """After the end of a launch it is opened again for what comes then; not for anything else."""
     vm = recorded(tmp_path).launch()
     vm.shutdown()
-    (path,) = files_in(tmp_path)
+    path = Path(written(vm).files[0])
     path.unlink()
     other = tmp_path / "other"
     other.write_text("precious")
@@ -217,10 +219,9 @@ def test_hanging_files_hold_up_nobody(recorded: Make, tmp_path: Path) -> None:
         assert vm.qmp.execute("query-status")["status"] == "running"
         vm.shutdown()
         other.shutdown()
-        assert read(other.plugin("recorder").path).snapshot()["state"] == "stopped"
+        assert written(other).snapshot()["state"] == "stopped"
         hold.release()
-        until(lambda: vm.plugin("recorder").path)
-        until(lambda: recording.read(vm.plugin("recorder").path).snapshot()["state"] == "stopped")
+        assert not written(vm).problems
     assert serials(vm) == list(range(10)), "it was waiting"
 
 
@@ -259,7 +260,7 @@ def test_odd_data(recorded: Make, tmp_path: Path, odd: object) -> None:
     vm = recorded(tmp_path).launch()
     mark(vm, 1, odd=odd)
     vm.shutdown()
-    it = read(vm.plugin("recorder").path)
+    it = written(vm)
     (found,) = (record.data for record in it.records() if record.kind == "mark")
     if isinstance(odd, str) and odd != "\ud800":
         assert found["odd"] == odd
@@ -277,7 +278,7 @@ def test_a_hostile_guest(recorded: Make, qemu: str, tmp_path: Path) -> None:
     vm.console.sendline("ping")
     vm.console.expect("pong")
     vm.shutdown()
-    it = read(vm.plugin("recorder").path)
+    it = written(vm)
     said = "".join(str(record.data["text"]) for record in it.records() if record.kind == "console")
     assert said == vm.console.text
     assert it.snapshot()["state"] == "stopped"
@@ -292,7 +293,7 @@ def test_a_line_of_ten_megabytes(qemu: str, tmp_path: Path) -> None:
         vm.console.expect("ready")
         vm.console.send(b"g")
         vm.wait(LIMIT)
-    it = read(vm.plugin("recorder").path)
+    it = written(vm)
     assert it.snapshot()["state"] == "stopped"
     assert sum(path.stat().st_size for path in files_in(tmp_path)) < (1 << 20) + 40_000
 
@@ -307,7 +308,8 @@ def test_secrets_are_hidden(recorded: Make, qemu: str, tmp_path: Path) -> None:
         vm.launch()
         vm.qmp.execute("object-add", qom_type="secret", id="two", data=f"{secret}-3")
         mark_later(vm)
-    (path,) = files_in(tmp_path)
+        vm.shutdown()
+        path = Path(written(vm).files[0])
     assert secret not in path.read_text()
     assert list(lines_of(path))
 
@@ -323,6 +325,7 @@ def test_a_forked_child_records_nothing(recorded: Make, tmp_path: Path) -> None:
     assert os.waitpid(child, 0)[1] == 0
     mark(vm, 3)
     vm.shutdown()
+    assert not written(vm).problems
     assert serials(vm) == [0, 1, 2]
     assert len(files_in(tmp_path / "parent")) == 1
 

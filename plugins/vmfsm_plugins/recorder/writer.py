@@ -15,7 +15,7 @@ from vmfsm import Record
 from .lines import line_of
 from .pieces import Pieces
 
-PATIENCE = 0.2
+PATIENCE = 0.5
 """Seconds that a change of state waits for its line to be written."""
 MOST_PENDING = 8 * 1024 * 1024
 """Bytes of lines that wait for a file system."""

@@ -1,6 +1,7 @@
 """Programs with machines, for the command line to look at from outside."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -51,6 +52,10 @@ class Harness:
         """Wait until it says `line`."""
         assert self._out.readline() == f"{line}\n"
         return self
+
+    def is_silent(self, seconds: float) -> bool:
+        """Whether it says nothing for so long."""
+        return not select.select([self._out], [], [], seconds)[0]
 
     def tell(self, line: str = "") -> None:
         assert self.process.stdin is not None

@@ -250,6 +250,34 @@ def test_a_shutdown_that_has_to_kill_is_a_failure(harness: MakeHarness) -> None:
     assert listed("--all")["target"]["reason"] == "wedged"
 
 
+# -- hold and release ---------------------------------------------------------------------------------------
+
+
+def test_a_test_that_waits_has_all_the_time_while_it_is_held(harness: MakeHarness) -> None:
+    """Its second of patience is over when the machine has been released, and not before."""
+    one = harness("""
+        vm = guest("target").launch()
+        vm.console.expect("ready")
+        say()
+        input()
+        try:
+            vm.console.expect("never", timeout=1)
+        except MachineTimeout:
+            say("timed out")
+        input()
+    """).hear()
+    ran = vmfsm("hold", "target", "--reason", "for\ta look")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == "target: held (for a look)\n"
+    one.tell()
+    assert listed()["target"]["held"] == "for\ta look"
+    assert "  held     for a look\n" in vmfsm("inspect", "target").stdout
+    assert one.is_silent(1.5)
+    assert vmfsm("release", "target").stdout == "target: released\n"
+    one.hear("timed out")
+    assert listed()["target"]["held"] is None
+
+
 # -- at a terminal ------------------------------------------------------------------------------------------
 
 

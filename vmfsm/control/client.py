@@ -160,6 +160,20 @@ class Client:
         self._do("screendump", timeout, path=whole, format=format)
         return whole
 
+    def hold(
+        self, reason: str | None = None, *, keep: bool = True, timeout: float | None = _TIMEOUT
+    ) -> dict[str, Any]:
+        """`Machine.hold` there, until somebody releases it: `{"held": …}`, why it is held by now.
+
+        :param reason: for those who wonder; without it, they are told this process.
+        :param keep: a `shutdown` waits for the release, too.
+        """
+        return self._ask("hold", timeout, reason=reason, keep=keep)
+
+    def release(self, *, timeout: float | None = _TIMEOUT) -> dict[str, Any]:
+        """`Machine.release` there: all holds end, whoever has them."""
+        return self._ask("release", timeout)
+
     def shutdown(self, *, guest: bool = False, timeout: float | None = 30) -> dict[str, Any]:
         """`Machine.shutdown` there: `{"state": …, "reason": …, "exit_status": …}` as it has ended."""
         return self._do("shutdown", timeout, guest=guest)

@@ -121,7 +121,7 @@ def _row(number: int, machine: "Machine") -> dict[str, Any]:
         "seconds": time.monotonic() - machine.since,
         "pid": machine.pid,
         "exit_status": machine.exit_status,
-        "held": None,
+        "held": machine.held,
         "launches": sum(transition.event is Event.LAUNCH for transition in machine.history),
     }
 
@@ -193,6 +193,24 @@ async def _write(request: Request) -> object:
     name, console = find_console(machine, name)
     await console.aio.send(data, timeout=timeout)
     return {"console": name, "bytes": len(data)}
+
+
+# -- standing still -----------------------------------------------------------------------------------------
+
+
+async def _hold(request: Request) -> object:
+    machine = request.machine()
+    reason, keep = request.fields.optional_text("reason"), request.fields.flag("keep", True)
+    request.fields.done()
+    machine.hold(str(request.peer) if reason is None else reason, keep=keep)
+    return {"held": machine.held}
+
+
+async def _release(request: Request) -> object:
+    machine = request.machine()
+    request.fields.done()
+    machine.release()
+    return {"held": machine.held}
 
 
 # -- the end ------------------------------------------------------------------------------------------------
@@ -268,6 +286,8 @@ _OPERATIONS: dict[str, Operation] = {
     "screendump": _screendump,
     "console": _console,
     "write": _write,
+    "hold": _hold,
+    "release": _release,
     "shutdown": _shutdown,
     "kill": _kill,
 }

@@ -46,7 +46,7 @@ def test_one_that_is_stopped() -> None:
         os.kill(ran.pid, signal.SIGSTOP)
         begin = time.monotonic()
         with pytest.raises(control.NoAnswer):
-            guest.qmp("query-status", timeout=0)
+            guest.snapshot(timeout=0.1)
         (listing,) = [one for one in control.machines(0.2) if one.harness == ran.pid]
         assert (listing.status, listing.name) == ("silent", "guest")
         assert listing.problem == "the harness does not answer"

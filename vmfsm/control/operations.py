@@ -129,8 +129,7 @@ def _row(number: int, machine: "Machine") -> dict[str, Any]:
 async def _snapshot(request: Request) -> object:
     machine = request.machine()
     request.fields.done()
-    snapshot = getattr(machine, "snapshot", functools.partial(_row, 0, machine))
-    return jsonable(snapshot())
+    return jsonable(machine.snapshot())
 
 
 async def _records(request: Request) -> object:

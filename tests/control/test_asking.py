@@ -76,6 +76,24 @@ def test_one_that_is_killed_while_it_is_followed() -> None:
         until(lambda: not [harness for harness in control.harnesses() if harness.pid == ran.pid])
 
 
+def test_one_that_ends_while_it_is_followed() -> None:
+    """Who follows is told everything, to the last."""
+    with program(doing("wait()")) as ran:
+        ran.said()
+        with ran.find() as guest, guest.records() as records, guest.console() as console:
+            guest.write(b"hello\n")
+            said = b""
+            while b"echo: hello" not in said:
+                said += console.next(LIMIT).data
+            ran.go_on()
+            last = list(records)[-1]
+            assert (last.kind, last.data["dest"]) == ("transition", "stopped")
+            assert records.over == "ended"
+            assert [output.closed for output in console if not output.data] == [True]
+            assert console.over == "ended"
+        assert ran.end() == (0, "")
+
+
 def test_it_is_there_when_launch_returns_and_gone_with_the_program() -> None:
     with program(doing("say(str(os.path.exists(sys.stdin.readline().strip())))\nwait()")) as ran:
         ran.said()

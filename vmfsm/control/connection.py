@@ -39,7 +39,7 @@ class Connection(asyncio.Protocol):
         self.socket = connection
         self.tasks: dict[int, asyncio.Task[None]] = {}
         """The requests in progress, by their numbers."""
-        self._streams: set[int] = set()
+        self._feeds: dict[int, Feed[Any]] = {}
         self._peer = peer
         self._greeting = greeting
         self._lost = lost
@@ -50,6 +50,14 @@ class Connection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._transport: asyncio.Transport
+
+    def leave(self) -> None:
+        """The process ends: tell what happened last, and that."""
+        if not self._transport.is_closing():
+            for number, feed in self._feeds.items():
+                feed.flush()
+                self._write({"id": number, "result": {"over": "ended"}})
+            self._transport.close()
 
     # -- asyncio's ------------------------------------------------------------------------------------------
 
@@ -68,7 +76,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._is_at_end = True
-        for number in tuple(self._streams):
+        for number in self._feeds:
             self.tasks[number].cancel()
         self._serve()
         return True  # answers may be on their way
@@ -179,7 +187,7 @@ class Connection(asyncio.Protocol):
     async def _call(self, number: int, call: operations.Operation, request: operations.Request) -> object:
         result = await call(request)
         if isinstance(result, Feed):
-            self._streams.add(number)
+            self._feeds[number] = result
             return await result.run(
                 lambda item: self._write({"id": number, "item": item}), self._writable.wait
             )
@@ -187,7 +195,7 @@ class Connection(asyncio.Protocol):
 
     def _done(self, number: int) -> None:
         del self.tasks[number]
-        self._streams.discard(number)
+        self._feeds.pop(number, None)
         self._serve()
 
     # -- answers --------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import select
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from vmfsm import registry
@@ -28,6 +28,10 @@ class Harness(NamedTuple):
     """As of `proc(5)`: clock ticks since the boot."""
     path: str
     """Its control socket, which may not be there: `VMFSM_CONTROL=0`."""
+
+
+_Answers = dict[Harness, Mapping[str, Any] | str]
+"""What each says, or why it says nothing."""
 
 
 class Listing(NamedTuple):
@@ -85,24 +89,63 @@ def machines(timeout: float | None = 1.0) -> list[Listing]:
     :param timeout: seconds until a harness that has not answered counts as silent.
     :raises OSError: as of `registry.machines`.
     """
-    deadline = Deadline(timeout)
-    asked = harnesses()
-    entries = registry.machines()
     asking = _Round()
-    asking.run(asked, deadline)
-    answers = asking.answers
-    listings: list[Listing] = []
-    for harness in asked:
-        answer = answers[harness]
-        if isinstance(answer, Mapping):
-            listings += _told(harness, answer)
-    has_told = {harness.pid for harness, answer in answers.items() if isinstance(answer, Mapping)}
+    asking.run(harnesses(), Deadline(timeout))
+    return _listings(asking.answers, registry.machines())
+
+
+def find(name: str, *, timeout: float | None = 1.0) -> Client:
+    """The machine of this name, or of `PID/NAME`, with the process id of its harness.
+
+    Of several the one that is not over is meant. Waits for no harness that has none of this name, as far as
+    that is known.
+
+    :param timeout: as of `machines`.
+    :raises NoSuchMachine: where there is none, or which one is meant can't be told.
+    :raises NoAnswer: where its harness does not answer.
+    :raises OSError: as of `registry.machines`.
+    """
+    deadline = Deadline(timeout)
+    entries = registry.machines()
+    having = {entry.harness.pid for entry in entries if _is_named(name, entry.harness.pid, entry.name)}
+
+    def enough(answers: _Answers) -> bool:
+        told = [listing for harness, answer in answers.items() for listing in _told(harness, answer)]
+        has_answered = {harness.pid for harness in answers}
+        return having <= has_answered and any(_is_named(name, one.harness, one.name) for one in told)
+
+    asking = _Round()
+    asking.run(harnesses(), deadline, enough)
+    listings = _listings(asking.answers, entries)
+    found = [one for one in listings if one.name == name] or [
+        one for one in listings if _is_named(name, one.harness, one.name)
+    ]
+    if len(found) > 1:
+        found = [one for one in found if one.state not in _OVER] or found[-1:]
+    if not found:
+        there = ", ".join(sorted({listing.name for listing in listings})) or "none"
+        raise NoSuchMachine(f"no machine {name!r} (there are: {there})")
+    if len(found) > 1:
+        several = ", ".join(f"{one.harness}/{one.name}" for one in found)
+        raise NoSuchMachine(f"{len(found)} machines are named {name!r}: {several}")
+    return found[0].client()
+
+
+def _is_named(name: str, harness: int, machine: str) -> bool:
+    return name in {machine, f"{harness}/{machine}"}
+
+
+def _listings(answers: _Answers, entries: Iterable[registry.Entry]) -> list[Listing]:
+    """What was told, and what is only registered."""
+    listings = [listing for harness, answer in answers.items() for listing in _told(harness, answer)]
+    told = {harness.pid for harness, answer in answers.items() if isinstance(answer, Mapping)}
     problems = {harness.pid: answer for harness, answer in answers.items() if isinstance(answer, str)}
     now = time.time()
     for entry in entries:
         is_live = entry.status is registry.Status.LIVE
-        if is_live and entry.harness.pid in has_told:
+        if is_live and entry.harness.pid in told:
             continue
+        problem = problems.get(entry.harness.pid, "the harness has ended meanwhile") if is_live else None
         listings.append(
             Listing(
                 status="silent" if is_live else entry.status.value,
@@ -111,40 +154,15 @@ def machines(timeout: float | None = 1.0) -> list[Listing]:
                 pid=entry.pid,
                 seconds=max(0.0, now - entry.since),
                 command=entry.harness.command,
-                problem=problems.get(entry.harness.pid, "the harness has ended meanwhile")
-                if is_live
-                else None,
+                problem=problem,
             )
         )
     return listings
 
 
-def find(name: str, *, timeout: float | None = 1.0) -> Client:
-    """The machine of this name, or of `PID/NAME`, with the process id of its harness.
-
-    Of several the one that has a QEMU is meant.
-
-    :param timeout: as of `machines`.
-    :raises NoSuchMachine: where there is none, or which one is meant can't be told.
-    :raises NoAnswer: where its harness does not answer.
-    """
-    listings = machines(timeout)
-    found = [listing for listing in listings if listing.name == name]
-    harness, slash, rest = name.partition("/")
-    if not found and slash and harness.isdecimal():
-        found = [listing for listing in listings if (str(listing.harness), listing.name) == (harness, rest)]
-    if len(found) > 1:
-        found = [listing for listing in found if listing.state not in _OVER] or found[-1:]
-    if not found:
-        there = ", ".join(sorted({listing.name for listing in listings})) or "none"
-        raise NoSuchMachine(f"no machine {name!r} (there are: {there})")
-    if len(found) > 1:
-        several = ", ".join(f"{listing.harness}/{listing.name}" for listing in found)
-        raise NoSuchMachine(f"{len(found)} machines are named {name!r}: {several}")
-    return found[0].client()
-
-
-def _told(harness: Harness, answer: Mapping[str, Any]) -> Iterator[Listing]:
+def _told(harness: Harness, answer: Mapping[str, Any] | str) -> Iterator[Listing]:
+    if isinstance(answer, str):
+        return
     about = answer["harness"]
     for row in answer["machines"]:
         yield Listing(
@@ -164,17 +182,22 @@ class _Round:
     """All harnesses, asked at once for their machines."""
 
     def __init__(self) -> None:
-        self.answers: dict[Harness, Mapping[str, Any] | str] = {}
-        """What each says, or why it says nothing."""
+        self.answers: _Answers = {}
         self._asked: dict[int, tuple[Harness, Channel]] = {}
         self._poll = select.poll()
 
-    def run(self, harnesses: Iterable[Harness], deadline: Deadline) -> None:
+    def run(
+        self,
+        harnesses: Iterable[Harness],
+        deadline: Deadline,
+        enough: Callable[[_Answers], bool] = lambda answers: False,
+    ) -> None:
+        """Until all have answered, or `enough`, or the deadline is over: those left do not answer."""
         waiting = list(harnesses)
         try:
             while True:
                 waiting = [harness for harness in waiting if not self._ask(harness)]
-                if deadline.expired or not (waiting or self._asked):
+                if deadline.expired or not (waiting or self._asked) or enough(self.answers):
                     break
                 remaining = _PAUSE if waiting else deadline.remaining()
                 for fd, _ in self._poll.poll(None if remaining is None else remaining * 1000):

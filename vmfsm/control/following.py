@@ -55,6 +55,7 @@ class Feed(Generic[T]):
         self._is_last = True
         self._result: Item = {"over": "done"}
         self._unsubscribe: Callable[[], object] = _nothing
+        self._send: Callable[[Item], object] = _nothing
         io = IOThread.get()
         self._machine = weakref.ref(machine, lambda _: io.post(self._machine_gone))
 
@@ -79,13 +80,13 @@ class Feed(Generic[T]):
 
     async def run(self, send: Callable[[Item], object], writable: Callable[[], Awaitable[object]]) -> Item:
         """Send what comes, until it is over or this is cancelled; how it ended."""
+        self._send = send
         try:
             send(self._begin)
             while True:
                 while self._pending:
                     await writable()
-                    for item in self._batch():
-                        send(item)
+                    self._send_batch()
                     await asyncio.sleep(PAUSE)
                 if self._is_last:
                     return self._result
@@ -97,7 +98,12 @@ class Feed(Generic[T]):
     def close(self) -> None:
         self._unsubscribe()
 
-    def _batch(self) -> list[Item]:
+    def flush(self) -> None:
+        """Send what there is, now."""
+        while self._pending:
+            self._send_batch()
+
+    def _send_batch(self) -> None:
         lost, self._lost = self._lost, 0
         batch: list[T] = []
         most = _MOST_BYTES
@@ -106,7 +112,8 @@ class Feed(Generic[T]):
             self._bytes -= size
             most -= size
             batch.append(item)
-        return list(self._show(batch, lost))
+        for shown in self._show(batch, lost):
+            self._send(shown)
 
     def _machine_gone(self) -> None:
         self._is_last = True
@@ -114,7 +121,7 @@ class Feed(Generic[T]):
         self._news.set()
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     pass
 
 

@@ -31,7 +31,7 @@ _PAUSE = 1.0
 """Seconds until it is tried again to take a connection, where the system lacks descriptors."""
 
 _LAST_WORDS = 1.0
-"""Seconds that the end of the program may take longer for that."""
+"""Seconds that the end of the program may take longer for those who are connected."""
 
 _open: set[socket.socket] = set()
 """Which a forked child is to close: else nobody would see that its parent has ended."""
@@ -60,16 +60,6 @@ class Server:
         self._io.loop.add_reader(listener, self._accept, listener)
         atexit.register(self._leave, path, os.getpid())
 
-    def _leave(self, path: str, pid: int) -> None:
-        """The program ends, as many do when their machine has been ended: who did that is told before."""
-        if os.getpid() != pid:  # a forked child
-            return
-        told = asyncio.run_coroutine_threadsafe(ends_are_told(), self._io.loop)
-        with contextlib.suppress(TimeoutError):
-            told.result(_LAST_WORDS)
-        with contextlib.suppress(OSError):
-            os.unlink(path)  # the watchdog would do it, too, a moment later
-
     @property
     def descriptors(self) -> frozenset[int]:
         """Those that are open for it. From any thread."""
@@ -79,6 +69,23 @@ class Server:
     def tasks(self) -> frozenset[Any]:
         """Those of the requests in progress."""
         return frozenset(task for connection in self.connections for task in connection.tasks.values())
+
+    def _leave(self, path: str, pid: int) -> None:
+        """The interpreter exits."""
+        if os.getpid() != pid:
+            return  # a forked child
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # the watchdog would do it, too, a moment later
+        if self.connections:
+            told = asyncio.run_coroutine_threadsafe(self._say_goodbye(), self._io.loop)
+            with contextlib.suppress(TimeoutError):
+                told.result(_LAST_WORDS)
+
+    async def _say_goodbye(self) -> None:
+        """Tell what happened last: many programs end when their machine has been ended from here."""
+        await ends_are_told()
+        for connection in tuple(self.connections):
+            connection.leave()
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(_ACCEPTED_A_TURN):

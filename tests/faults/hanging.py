@@ -162,6 +162,7 @@ HANGS: dict[str, Hang] = {
     "qmp.wait_event": _stopped(lambda qmp, t: qmp.wait_event(EVENT, timeout=t)),
     "qmp.wait_any": _stopped(lambda qmp, t: qmp.wait_any(ANY, timeout=t)),
     "qmp.reconnect": _stopped(lambda qmp, t: qmp.reconnect(t)),
+    "qmp.gdbstub": _stopped(lambda qmp, t: qmp.gdbstub(t)),
     "console.expect": _stopped(lambda console, t: console.expect("pong", timeout=t)),
     "console.send": _stopped(lambda console, t: console.send(b"x" * MUCH, timeout=t)),
     "console.sendline": _stopped(lambda console, t: console.sendline("x" * MUCH, timeout=t)),

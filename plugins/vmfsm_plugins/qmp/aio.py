@@ -98,6 +98,10 @@ class AsyncQMP:
         """See `QMP.reconnect`."""
         await self._run(Session.reconnect, timeout, "reconnect")
 
+    async def gdbstub(self, timeout: float | None = 30) -> str:
+        """See `QMP.gdbstub`."""
+        return await self._run(self._qmp._gdbstub, timeout, "gdbstub")
+
     async def _run(
         self, call: Callable[[Session], Coroutine[Any, Any, T]], timeout: float | None, operation: str
     ) -> T:

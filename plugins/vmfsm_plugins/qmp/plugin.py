@@ -24,6 +24,7 @@ from vmfsm_plugins.subscribers import Subscribers
 from .aio import AsyncQMP
 from .boot_loop import BOOT_LOOP
 from .events import Event, Mark, Wanted, check_wanted, describe_wanted
+from .gdbstub import gdbstub
 from .options import check_address, check_boot_loop, check_timeout
 from .request import Request, make_request
 from .session import Session, Waiting
@@ -75,6 +76,7 @@ class QMP:
         self._record_values = record_values
         self._machine: Machine | None = None
         self._session: Session | None = None
+        self._gdb_path = ""
         self._subscribers: Subscribers[Event] = Subscribers(_LOGGER, json.loads)
         self.aio = AsyncQMP(self)
         """The calls that wait, for coroutines on the I/O thread or in any other asyncio loop."""
@@ -283,6 +285,20 @@ class QMP:
         __tracebackhide__ = True
         self._run(Session.reconnect, timeout, "reconnect")
 
+    def gdbstub(self, timeout: float | None = 30) -> str:
+        """Have QEMU listen for gdb; what gdb's `target remote` takes.
+
+        A Unix socket in the machine's private directory. Where there is a gdbstub already, by `-s` or `-gdb`
+        or by a call before, it is that one: then `host:port`, or the path of its socket. The guest is paused
+        while gdb is connected (system/gdb); gdb's `detach` has it go on, and its `kill` ends QEMU.
+
+        :raises QMPCommandError: when QEMU cannot.
+        :raises ConfigError: for a gdbstub that is no socket.
+        :raises OSError: where the private directory's path is too long for a socket.
+        """
+        __tracebackhide__ = True
+        return self._run(self._gdbstub, timeout, "gdbstub")
+
     # -- hooks ----------------------------------------------------------------------------------------------
 
     @hookimpl
@@ -300,10 +316,15 @@ class QMP:
         for name, options in (await transport.prepare(plan)).items():
             plan.args += ["-chardev", f"socket,id={name},{options}", "-mon", f"chardev={name},mode=control"]
 
+    async def _gdbstub(self, session: Session) -> str:
+        assert self._machine is not None
+        return await gdbstub(session, self._machine.name, self._gdb_path)
+
     def _begin(self, machine: Machine, plan: LaunchPlan, transport: Connector) -> None:
         session = self._session = Session(
             machine, transport, self._subscribers, self._boot_loop, record_values=self._record_values
         )
+        self._gdb_path = os.path.join(plan.directory, "gdb")
         plan.on_quit(session.press_power_button, guest=True)
         plan.on_quit(session.quit)
         plan.on_exit(session.last_words)

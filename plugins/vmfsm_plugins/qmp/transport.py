@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from vmfsm import LaunchPlan, check_peer
 from vmfsm_plugins.blocking import in_thread
 
-_LONGEST_PATH = 107
+LONGEST_PATH = 107
 """Bytes of a path in Linux's `sockaddr_un` (unix(7)), without the NUL at its end."""
 _FULL_QUEUE = 0.01
 """Seconds until the next try where others wait for QEMU already."""
@@ -239,14 +239,14 @@ class _UnixListener:
 @contextlib.contextmanager
 def _short(path: str) -> Iterator[str]:
     """A name for `path` that fits into a socket address."""
-    if len(os.fsencode(path)) <= _LONGEST_PATH:
+    if len(os.fsencode(path)) <= LONGEST_PATH:
         yield path
         return
     directory, name = os.path.split(path)
     fd = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     try:
         short = f"/proc/self/fd/{fd}/{name}"
-        if len(os.fsencode(short)) > _LONGEST_PATH:
+        if len(os.fsencode(short)) > LONGEST_PATH:
             raise OSError(errno.ENAMETOOLONG, "the file's name is too long for a socket")
         yield short
     finally:

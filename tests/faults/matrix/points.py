@@ -134,6 +134,7 @@ COMMANDS: dict[str, str] = {
     "fds.add": "add-fd",
     **{f"snapshots.{call}": "query-block" for call in ("save", "load", "delete", "list", "external")},
     "migration.progress": "query-migrate",
+    "qmp.gdbstub": "query-chardev",
 }
 """By call, the first command that it has QEMU execute, where no launch has that executed as well."""
 ANSWERS: dict[str, tuple[Action, ...]] = {
@@ -142,6 +143,7 @@ ANSWERS: dict[str, tuple[Action, ...]] = {
     "query-block": (do.reply([]),),
     "query-named-block-nodes": (do.reply([]),),
     "query-migrate": (do.reply({}),),
+    "query-chardev": (do.reply([{"label": "gdb", "filename": "unix:/there/already,server=on"}]),),
 }
 """What a real QEMU answers, where a `FakeQEMU` does not know the command."""
 BEFOREHAND = "x-fault"
@@ -258,6 +260,8 @@ def _hooks() -> Iterator[Point]:
 WITHOUT_MACHINE = {name for name in HANGS if name.startswith("qemu_img.") or name == "capabilities"}
 ELSEWHERE = {"Machine.launch": "launch: …", "Machine.shutdown": "shutdown: …", "Machine.kill": "kill: …"}
 """Calls of `hanging.py` whose points are those of their stages."""
+FOR_PEOPLE = {"Machine.wait_released"}
+"""Those that wait for nothing that a fault could hit."""
 
 _ALL = [
     Point("launch: spawn", Kind.LAUNCH, _launching, at="start"),
@@ -269,7 +273,7 @@ _ALL = [
     *(
         Point(name, Kind.TOOL if name in WITHOUT_MACHINE else Kind.CALL, _hanging)
         for _, name in CASES
-        if name not in ELSEWHERE
+        if name not in {*ELSEWHERE, *FOR_PEOPLE}
     ),
     Point("shutdown: guest", Kind.STOP, _ending, at="system_powerdown"),
     Point("shutdown: quit", Kind.STOP, _ending, at="quit"),

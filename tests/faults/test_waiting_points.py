@@ -65,7 +65,7 @@ NEITHER = {
 INTERNAL = {
     "Companion": "awaited close_given end has_ended spawn title until_ready",
     "LaunchPlan": "close_given",
-    "Secrets": "filter learn_command learn_message redact redact_all",
+    "Secrets": "filter learn_command learn_message redact redact_all redact_message",
     "console": "last_lines open",
 }
 """For the framework and the plugin itself."""

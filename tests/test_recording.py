@@ -267,3 +267,37 @@ def test_what_is_no_recording(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     with pytest.raises(ConfigError, match="no recording"):
         recording.read(tmp_path / "empty")
+
+
+def test_holds(tmp_path: Path) -> None:
+    holds = [
+        line("hold", 1.0, by="one", reason=None, keep=True),
+        line("hold", 2.0, by="one", reason="why", keep=True),
+        line("hold", 3.0, by="two", reason=None, keep=True),
+        line("release", 4.0, by="two", seconds=1.0),
+    ]
+    assert write(tmp_path / "vm.jsonl", *holds).snapshot()["held"] == "by one; why"
+    first = line("release", 5.0, by="one", seconds=4.0)
+    assert write(tmp_path / "vm.jsonl", *holds, first).snapshot()["held"] == "why"
+    second = line("release", 6.0, by="one", seconds=4.0)
+    assert write(tmp_path / "vm.jsonl", *holds, first, second, second).snapshot()["held"] is None
+
+
+def test_waits_and_hooks_in_progress(tmp_path: Path) -> None:
+    begun = line("wait-begin", 101.0, operation="expect", timeout=10, thread="main", caller="a.py:1")
+    hook = line("hook-begin", 102.0, hook="post_launch", plugin="qmp")
+    it = write(tmp_path / "vm.jsonl", begun, hook, line("note", 104.0, text="now"))
+    picture = it.snapshot()
+    assert picture["running_hook"] == "post_launch of plugin 'qmp'"
+    assert picture["waits"] == [
+        {
+            "operation": "expect",
+            "timeout": 10,
+            "thread": "main",
+            "caller": "a.py:1",
+            "seconds": 3.0,
+            "remaining": 7.0,
+        }
+    ]
+    ended = line("wait", 105.0, operation="expect", thread="main", caller="a.py:1", seconds=4.0)
+    assert write(tmp_path / "vm.jsonl", begun, hook, ended).snapshot()["waits"] == []

@@ -35,7 +35,7 @@ class Picture:
         self._hooks: collections.deque[JSON] = collections.deque(maxlen=_MOST_HOOKS)
         self._running: dict[object, Record] = {}
         self._waits: dict[object, Record] = {}
-        self._holds: dict[object, Record] = {}
+        self._holds: list[Record] = []
         self._timeline: collections.deque[Record] = collections.deque(maxlen=_MOST_RECORDS)
         self._verdicts: collections.deque[Record] = collections.deque(maxlen=_MOST_VERDICTS)
         self._events: collections.deque[JSON] = collections.deque(maxlen=_MOST_EVENTS)
@@ -65,9 +65,9 @@ class Picture:
             case "wait":
                 self._waits.pop(_key(data, "operation", "thread", "caller"), None)
             case "hold":
-                _remember(self._holds, _key(data, "by"), record)
+                self._holds = [*self._holds[-_MOST_WAITS + 1 :], record]
             case "release":
-                self._holds.pop(_key(data, "by"), None)
+                self._release(data.get("by"), at, data.get("seconds"))
             case "spawn" | "adopt":
                 self._command = jsonable(data.get("command"))
                 self._pid = jsonable(data.get("pid"))
@@ -90,7 +90,6 @@ class Picture:
         header = self._header
         command = self._command if isinstance(self._command, list) else []
         last = self._history[-1] if self._history else None
-        hold = next(iter(self._holds.values()), None)
         running = next(reversed(self._running.values()), None)
         return {
             "version": VERSION,
@@ -99,7 +98,7 @@ class Picture:
             "state": jsonable(last.data.get("dest")) if last else "configured",
             "reason": jsonable(last.data.get("reason")) if last else None,
             "since": self.now - last.at if last else 0.0,
-            "held": jsonable(hold.data.get("reason") or hold.data.get("by")) if hold else None,
+            "held": "; ".join(_why(record.data) for record in self._holds) or None,
             "launches": jsonable(header.get("launch")),
             "history": self._told_history(),
             "hooks": list(self._hooks),
@@ -120,6 +119,13 @@ class Picture:
             "plugins": jsonable(header.get("plugins") or []),
             "details": self._details(),
         }
+
+    def _release(self, by: object, at: float, seconds: object) -> None:
+        """One thread may hold a machine more than once."""
+        its = [record for record in self._holds if record.data.get("by") == by]
+        if its:
+            began = at - seconds if isinstance(seconds, int | float) else at
+            self._holds.remove(min(its, key=lambda record: abs(record.at - began)))
 
     def _directory(self, given: object) -> str | None:
         harness = self._header.get("harness")
@@ -161,6 +167,10 @@ class Picture:
         if self._output:
             details["logs"] = {"lines": _lines(self._output)}
         return details
+
+
+def _why(hold: Mapping[str, object]) -> str:
+    return str(hold.get("reason") or f"by {hold.get('by')}")
 
 
 def _remember(records: dict[object, Record], key: object, record: Record) -> None:

@@ -34,7 +34,7 @@ WITHOUT_WAITING = {
         ),
     },
     "QEMUQtestMachine": set[str](),
-    "QEMUQtestProtocol": {"serve", "close", "settimeout", "qemu_has_ended"},
+    "QEMUQtestProtocol": {"close", "settimeout", "qemu_has_ended"},
     "_qmp": {
         *("by", "clear_events", "close", "event", "get_sock_fd", "is_scm_available", "parse_address"),
         *("send_fd_scm", "settimeout", "value_of", "__enter__", "__exit__"),

@@ -23,7 +23,7 @@ class _UntilTheEnd:
 
     @hookimpl
     async def pre_launch(self, machine: Machine, plan: LaunchPlan) -> None:
-        self._qtest.serve(machine)
+        self._qtest._serve(machine)
         plan.on_exit(self._qtest.qemu_has_ended)
 
 

@@ -135,7 +135,7 @@ class QEMUQtestProtocol:
             self._listener.close()
             self._listener = None
 
-    def serve(self, machine: Machine) -> None:
+    def _serve(self, machine: Machine) -> None:
         """It is this machine's: while that is held, time stands still for calls."""
         self._deadline = machine.deadline
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from .deadline import Deadline
 from .iothread import IOThread
+from .waits import Wait
 from .workers import Workers
 
 PRESENCE = 0.25
@@ -87,9 +88,13 @@ class Job:
 
 
 class Caller:
-    """A thread inside `launch`, `shutdown` or `kill`: waits for the walk, and runs its jobs meanwhile."""
+    """A thread inside `launch`, `shutdown` or `kill`: waits for the walk, and runs its jobs meanwhile.
 
-    def __init__(self, io: IOThread) -> None:
+    :param wait: what is said of it elsewhere; `None` where that is said of another already.
+    """
+
+    def __init__(self, io: IOThread, wait: Wait | None = None) -> None:
+        self.wait = wait
         self._io = io
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._released = False
@@ -133,6 +138,8 @@ class Caller:
         if self._left is not None:
             return
         self._left = interrupt
+        if self.wait is not None:
+            self.wait.tell_end(interrupt)
         if self._job is not None and not self._job.done.done():
             self._job.take_from_caller(interrupt)
 

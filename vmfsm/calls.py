@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import queue
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from .caller import GRACE, receive
 from .deadline import Deadline
 from .errors import GuestPanicked, MachineDied, MachineTimeout, Verdict, VMError
 from .iothread import IOThread, outcome
+from .waits import SHORT, Recorder, Wait, Waits
 
 
 class Outcome(NamedTuple):
@@ -30,6 +32,8 @@ class Calls:
         gone: "asyncio.Future[None]",
         died: Callable[[str], MachineDied],
         when_ended: Callable[[Callable[[], object]], None],
+        waits: Waits,
+        record: Recorder,
     ) -> None:
         self.io = io
         self.name = name
@@ -38,6 +42,9 @@ class Calls:
         """Makes the error for an operation that QEMU's end has ended."""
         self.when_ended = when_ended
         """Calls a function when the final state is reached."""
+        self.record = record
+        self._waits = waits
+        self._look: asyncio.TimerHandle | None = None
         self.in_progress: set[Call] = set()
         self.condemned: Verdict | None = None
         """What QEMU is ended for: who waits for the guest gets that in place of `MachineDied`."""
@@ -50,6 +57,29 @@ class Calls:
         for call in tuple(self.in_progress):
             if call.needs_qemu:
                 call.stop_by_end()
+
+    def look_later(self) -> None:
+        """A call began that is not on the timeline, where it belongs if it takes long.
+
+        One timer for all of them, since each would cost what a round trip should not.
+        """
+        if self._look is None:
+            self._look = self.io.loop.call_later(SHORT, self._tell_long)
+
+    def _tell_long(self) -> None:
+        self._look = None
+        now = time.monotonic()
+        for call in self.in_progress:
+            if now - call.wait.began >= SHORT:
+                call.tell_begin()
+            elif not call.wait.is_told:
+                self.look_later()
+
+    def tell_end(self) -> None:
+        """The final state is reached: the waits for that are over."""
+        for call in self.in_progress:
+            if not call.needs_qemu:
+                call.tell_end(None)
 
     def report(self, verdict: Verdict) -> None:
         """The guest is lost: tell who waits for it, or who will next."""
@@ -135,27 +165,36 @@ class Calls:
     ) -> Outcome:
         """Have `coroutine` run on the I/O thread and wait for it, in any other thread."""
         inbox: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        wait = Wait(operation, deadline)
         call: Call | None = None
         try:
             call = Call(
                 self,
                 coroutine,
                 deadline,
-                operation,
+                wait,
                 inbox.put,
                 of_guest=of_guest,
                 needs_qemu=needs_qemu,
                 at_once=at_once,
             )
             self.io.post(call.start)
+            self._waits.add(wait)  # now, while the I/O thread wakes up: round trips do not notice it
+            wait.find_caller()
             try:
                 return receive(inbox, deadline.after(GRACE))
             except queue.Empty:  # somebody's async hook holds up the I/O thread
-                self.io.post(call.abandon)
-                return Outcome(call.timeout(), None)
-        except BaseException:
-            self.io.post(coroutine.close if call is None else call.abandon)
+                late = call.timeout()
+                self.io.post(call.abandon, late)
+                return Outcome(late, None)
+        except BaseException as interrupt:
+            if call is None:
+                self.io.post(coroutine.close)
+            else:
+                self.io.post(call.abandon, interrupt)
             raise
+        finally:
+            self._waits.remove(wait)
 
     async def run_in_loop(
         self, coroutine: Coroutine[Any, Any, object], deadline: Deadline, operation: str, *, of_guest: bool
@@ -173,28 +212,34 @@ class Calls:
                 loop.call_soon_threadsafe(deliver, result)
 
         inside = self.io.inside()
+        wait = Wait(operation, deadline)
+        wait.of_task()
         call = Call(
             self,
             coroutine,
             deadline,
-            operation,
+            wait,
             deliver if inside else deliver_from_io_thread,
             of_guest=of_guest,
             needs_qemu=True,
             at_once=inside,
         )
         try:
+            self._waits.add(wait)
             if inside:
                 call.start()
             else:
                 self.io.post(call.start)
             if await deadline.after(GRACE).first({future}):
                 return future.result()
-            self.io.post(call.abandon)  # the coroutine is deaf to its cancellation
-            return Outcome(call.timeout(), None)
-        except BaseException:
-            self.io.post(call.abandon)
+            late = call.timeout()
+            self.io.post(call.abandon, late)  # the coroutine is deaf to its cancellation
+            return Outcome(late, None)
+        except BaseException as interrupt:
+            self.io.post(call.abandon, interrupt)
             raise
+        finally:
+            self._waits.remove(wait)
 
 
 class Call:
@@ -214,6 +259,7 @@ class Call:
         "needs_qemu",
         "of_guest",
         "operation",
+        "wait",
     )
 
     def __init__(
@@ -221,7 +267,7 @@ class Call:
         calls: Calls,
         coroutine: Coroutine[Any, Any, object],
         deadline: Deadline,
-        operation: str,
+        wait: Wait,
         deliver: Callable[[Outcome], object],
         *,
         of_guest: bool,
@@ -237,7 +283,8 @@ class Call:
         self._alarm: Alarm | None = None
         self._why: BaseException | None = None
         self._by_end = False
-        self.operation = operation
+        self.wait = wait
+        self.operation = wait.operation
         self.of_guest = of_guest
         """What is waited for comes from the guest: a verdict ends the wait."""
         self.needs_qemu = needs_qemu
@@ -250,6 +297,8 @@ class Call:
         if self._delivered:  # abandoned before it began
             self._coroutine.close()
             return
+        if self.of_guest or not self.needs_qemu:
+            self.tell_begin()
         if self.needs_qemu and calls.gone.done():
             self._coroutine.close()
             self._why, self._by_end = calls.end(self), True
@@ -261,6 +310,8 @@ class Call:
         # Both after the task's first step, in which it finds what has come already: a timeout of 0 polls.
         if not self._delivered:
             self._alarm = Alarm(self._deadline, self._late)
+            if not self.wait.is_told:
+                calls.look_later()
         if self.of_guest and calls.has_verdict:
             calls.io.loop.call_soon(calls.tell_verdict, self)
 
@@ -277,8 +328,9 @@ class Call:
         if self.stop(self._calls.end(self)):
             self._by_end = True
 
-    def abandon(self) -> None:
-        """Nobody waits any more."""
+    def abandon(self, why: BaseException) -> None:
+        """Nobody waits any more, for `why`."""
+        self.tell_end(why)
         self._delivered = True
         task, self._task = self._task, None
         if task is None:
@@ -317,7 +369,16 @@ class Call:
         else:
             self._finish(Outcome(error, value))
 
+    def tell_begin(self) -> None:
+        """It waits, which the timeline is to have."""
+        self.wait.tell_begin(self._calls.record)
+
+    def tell_end(self, error: BaseException | None) -> None:
+        """What it came to is known, for the timeline: before its caller is told, once."""
+        self.wait.tell_end(error)
+
     def _tell_when_ended(self) -> None:
+        self.tell_end(self._why)
         if self.at_once:
             self._finish(Outcome(self._why, None))
         else:
@@ -326,6 +387,7 @@ class Call:
     def _finish(self, result: Outcome) -> None:
         self._forget()
         if not self._delivered:
+            self.tell_end(result.error)
             self._delivered = True
             self._deliver(result)
 

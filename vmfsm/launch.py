@@ -47,6 +47,7 @@ from .process import REAP, Process, differences, find_binary
 from .redaction import redact_environment
 from .reports import Failure, abnormal_exit, describe_exit, launch_error, machine_died, plugin_errors
 from .stopping import stop
+from .waits import Waits
 
 if TYPE_CHECKING:
     from .machine import Machine
@@ -77,6 +78,7 @@ class Launch:
         io: IOThread,
         deadline: Deadline,
         caller: Caller,
+        waits: Waits,
     ) -> None:
         self.io = io
         self.name = config.name
@@ -93,7 +95,7 @@ class Launch:
         """Done when QEMU has ended and what it left in its sockets has been read."""
         self.asked: asyncio.Future[None] = io.loop.create_future()
         """Done when somebody asked for the end."""
-        self.calls = Calls(io, config.name, self.gone, self._died, self.when_ended)
+        self.calls = Calls(io, config.name, self.gone, self._died, self.when_ended, waits, record)
         self.final: tuple[State, Reason] | None = None
         self.failure: LaunchError | None = None
         """Why it did not get as far as `running`."""
@@ -151,6 +153,8 @@ class Launch:
             caller.release(None)
             return
         self._waiting.append(caller)
+        if caller.wait is not None:
+            caller.wait.tell_begin(self._record)
         if not (self.asked.done() or had_ended or self._exited_already):
             self._end_deadline = deadline
             self._asked_guest = guest
@@ -310,13 +314,28 @@ class Launch:
             self.had_run = True
             self._runner.caller = None
             Ownership.get().serve()
+            self._tell_waits_over()
             await self._observers_told()
             self.caller.release(None)
             self._oom_kills = oom.oom_kills(self.process.pid)
             await asyncio.wait({self.gone, self.asked}, return_when=asyncio.FIRST_COMPLETED)
         await self._end()
+        self._tell_waits_over()
         await self._observers_told()
         self._release()
+
+    def _tell_waits_over(self) -> None:
+        """Who waits for this point of the walk is released when observers have been told, of that as well."""
+        self._tell_over(self.caller, None if self.had_run else self._interrupt or self.failure)
+        for caller in self._waiting:
+            self._tell_over(caller)
+        if self.final is not None:
+            self.calls.tell_end()
+
+    @staticmethod
+    def _tell_over(caller: Caller, error: BaseException | None = None) -> None:
+        if caller.wait is not None:
+            caller.wait.tell_end(error)
 
     async def _launch(self) -> None:
         """Set up; where that fails, `_failed` says what it ends as."""

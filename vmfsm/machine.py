@@ -31,11 +31,13 @@ from .iothread import IOThread
 from .judging import ACTIONS, Action, judge
 from .launch import Launch
 from .lifecycle import Event, Lifecycle, Reason, State, Transition
+from .marks import Marks, Step, check_data
 from .observers import Observers
 from .plugins import PluginInfo, claim, give_back, load
 from .redaction import Secrets
 from .reports import plugin_errors
 from .timeline import Record, Timeline
+from .waits import Wait, Waits
 from .workers import Workers
 
 if TYPE_CHECKING:
@@ -106,6 +108,8 @@ class Machine:
         self._timeline = Timeline()
         self._secrets = Secrets()
         self._secrets.learn_command(self._config.args)
+        self._waits = Waits()
+        self._marks = Marks(self._secrets, self._add_mark)
         self._verdicts: tuple[Record, ...] = ()
         """The records of the last ones, which the timeline may have lost meanwhile."""
         self._observers = Observers(self, name, self._plugins)
@@ -154,7 +158,9 @@ class Machine:
     @property
     def timeline(self) -> tuple[Record, ...]:
         """The last records of what happened, bounded in number and size."""
-        return self._timeline.records()
+        marks = self._marks.on_their_way()  # first, so that none is missed that gets there meanwhile
+        records = self._timeline.records()
+        return (*records, *(mark for mark in marks if mark not in records)) if marks else records
 
     @property
     def pid(self) -> int | None:
@@ -203,6 +209,28 @@ class Machine:
         from . import snapshot
 
         return snapshot.take(self)
+
+    # -- what its users say ---------------------------------------------------------------------------------
+
+    def trace(self, step: str, /, **data: object) -> Step:
+        """A piece of a test, for the timeline: `with machine.trace("install", disk=size):`.
+
+        A record when it begins, with `data`, and one when it is over, with the seconds and the exception that
+        left it, which goes on. Steps may be nested, also around `await`; from any thread, hooks and the I/O
+        thread among them, in any state. Never waits.
+
+        :raises ConfigError: for what is no text, and data that is named as what the records have already.
+        :raises TransitionError: in a forked child.
+        """
+        self._refuse_in_child("trace")
+        check_data("step", data, step, "step")
+        return Step(self._marks, step, data)
+
+    def note(self, text: str, /, **data: object) -> None:
+        """A word for the timeline. As `trace`, and at one moment."""
+        self._refuse_in_child("note")
+        check_data("note", data, text, "text")
+        self._marks.mark("note", {"text": text, **data})
 
     @property
     def secrets(self) -> Secrets:
@@ -284,7 +312,7 @@ class Machine:
             error = LaunchError(f"{self.name}: launch failed: {lack}", machine=self.name, state=self.state)
             error.command = self.command
             raise error from lack
-        caller = Caller(io)
+        caller = Caller(io, Wait("launch", deadline))
         try:
             io.post(self._begin, io, caller, deadline)
             serving.serve(self, caller, deadline, "launch")
@@ -590,10 +618,13 @@ class Machine:
             io,
             deadline,
             caller,
+            self._waits,
         )
         # Now, not in the task: who asks next may be served in this very turn of the loop, to be refused.
         self._fire(Event.LAUNCH, None)
         self._launch.gone.add_done_callback(lambda _: self._holds.wake())
+        if caller.wait is not None:
+            caller.wait.tell_begin(self._record)
         io.start(self._live(self._launch))
 
     async def _live(self, launch: Launch) -> None:
@@ -626,6 +657,10 @@ class Machine:
         record = self._timeline.add(kind, data, size)
         self._observers.add(record, size, transition)
         return record
+
+    def _add_mark(self, record: Record, size: int) -> None:
+        self._timeline.append(record, size)
+        self._observers.add(record, size)
 
     def _kill_now(self) -> None:
         """Send SIGKILL, if a QEMU is alive, and see to it that none is started. For the exit guard."""

@@ -10,6 +10,7 @@ from .errors import MachineTimeout, VMError
 from .holding import await_unkept
 from .iothread import IOThread
 from .launch import UNASKED_CLEANUP, Launch
+from .waits import Wait
 
 if TYPE_CHECKING:
     from .machine import Machine
@@ -21,6 +22,8 @@ def serve(machine: "Machine", caller: Caller, deadline: Deadline, operation: str
     :raises MachineTimeout: when the I/O thread is held up and did not see to the deadline.
     """
     __tracebackhide__ = True
+    assert caller.wait is not None
+    machine._waits.add(caller.wait)
     try:
         caller.serve(deadline)
     except queue.Empty:
@@ -38,6 +41,8 @@ def serve(machine: "Machine", caller: Caller, deadline: Deadline, operation: str
         # The walk goes on, with workers.
         insist(functools.partial(IOThread.get().post, caller.has_left, error))
         raise error from None
+    finally:
+        machine._waits.remove(caller.wait)
 
 
 def end(
@@ -53,7 +58,7 @@ def end(
     __tracebackhide__ = True
     io = launch.io
     was_over = launch.final is not None
-    caller = Caller(io)
+    caller = Caller(io, Wait(call, deadline))
     try:
         had_ended = launch.has_ended
         ask = functools.partial(launch.ask, caller, deadline, guest=guest, had_ended=had_ended)

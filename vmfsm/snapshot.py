@@ -32,7 +32,7 @@ def take(machine: "Machine") -> dict[str, JSON]:
     """The picture, without the machine's secrets: see `Machine.snapshot`."""
     # What has times in it first, so that nothing has happened after now.
     history, records = machine.history, machine.timeline
-    verdicts = machine._verdicts
+    verdicts, waits = machine._verdicts, machine._waits.in_progress()
     now = time.monotonic()
     config, launch = machine._config, machine._launch
     environment = redact_environment(config.env if launch is None else launch.environment)
@@ -54,7 +54,7 @@ def take(machine: "Machine") -> dict[str, JSON]:
         "pid": machine.pid,
         "exit_status": machine.exit_status,
         "harness": _harness(machine),
-        "waits": [],
+        "waits": [wait.shown(now) for wait in waits],
         "timeline": [_record(record, now) for record in records[-_MOST_RECORDS:]],
         "verdicts": [_record(record, now) for record in verdicts],
         "paths": {

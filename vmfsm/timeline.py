@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -50,8 +51,13 @@ class Timeline:
         return stop
 
     def add(self, kind: str, data: Mapping[str, object], size: int) -> Record:
-        """Append a record; `size` is about how many bytes its data keeps alive."""
+        """Append a record of what happens now; `size` is about how many bytes its data keeps alive."""
         record = Record(kind, time.monotonic(), data)
+        self.append(record, size)
+        return record
+
+    def append(self, record: Record, size: int) -> None:
+        """Append a record."""
         self._records.append(record)
         self._sizes.append(size)
         self._bytes += size
@@ -60,7 +66,6 @@ class Timeline:
             self._bytes -= self._sizes.popleft()
         for listener in self._listeners:
             listener(record, size)
-        return record
 
     def records(self) -> tuple[Record, ...]:
         while True:
@@ -76,8 +81,11 @@ _LONGEST_VALUE = 80
 _LONGEST_LINE = 240
 _MOST_ROWS = 8
 _MOST_ROWS_OF_COMMAND = 40
+_IDENTIFIED_BY = {"hook": ("hook", "plugin"), "wait": ("operation", "thread", "caller")}
+"""What a begin and its end have in common."""
 _RED, _BOLD, _DIM, _PLAIN = "\x1b[31m", "\x1b[1m", "\x1b[2m", "\x1b[0m"
-_COLOURS = {"transition": _BOLD, "verdict": _RED, "dropped": _RED, "hook": _DIM, "spawn": _DIM}
+_COLOURS = dict.fromkeys(("transition", "step-begin", "step", "note"), _BOLD)
+_COLOURS |= {"verdict": _RED, "dropped": _RED, "hook": _DIM, "spawn": _DIM, "wait": _DIM}
 
 
 def format_timeline(records: Iterable[Record], *, colour: bool = False, width: int | None = None) -> str:
@@ -108,15 +116,17 @@ def format_timeline(records: Iterable[Record], *, colour: bool = False, width: i
 
 def _without_begins_of_what_ended(records: Iterable[Record]) -> list[Record]:
     shown = []
-    ended = set()
+    ended: collections.Counter[tuple[object, ...]] = collections.Counter()
     for record in reversed(tuple(records)):
-        which = record.data.get("hook"), record.data.get("plugin")
-        if record.kind == "hook":
-            ended.add(which)
-        if record.kind == "hook-begin" and which in ended:
-            ended.remove(which)
-        else:
-            shown.append(record)
+        kind = record.kind.removesuffix("-begin")
+        if kind in _IDENTIFIED_BY:
+            which = (kind, *map(record.data.get, _IDENTIFIED_BY[kind]))
+            if kind == record.kind:
+                ended[which] += 1
+            elif ended[which]:
+                ended[which] -= 1
+                continue
+        shown.append(record)
     return shown[::-1]
 
 
@@ -213,6 +223,38 @@ def _event(data: Mapping[str, Any]) -> str:
     return f"{data['event']}  {_named(data.get('data', {}))}"
 
 
+def _wait(data: Mapping[str, Any]) -> str:
+    outcome = data.get("outcome", "waits")
+    said = "" if outcome == "done" else f": {outcome}"
+    return f"{data['operation']}{said}{_by(data)}"
+
+
+def _by(data: Mapping[str, Any]) -> str:
+    """Whose call it was, without the directory that this process is in."""
+    if not data.get("caller"):
+        return ""
+    here = ""
+    with contextlib.suppress(OSError):  # it is gone
+        here = f"{os.getcwd()}/"
+    return f"  by {data['caller'].removeprefix(here)}"
+
+
+def _step_begin(data: Mapping[str, Any]) -> str:
+    return f"> {data['step']}  {_said_of(data, 'step')}"
+
+
+def _step(data: Mapping[str, Any]) -> str:
+    return f"< {data['step']}" + (f"  left by {data['error']}" if data["error"] else "")
+
+
+def _note(data: Mapping[str, Any]) -> str:
+    return f"{data['text']}  {_said_of(data, 'text')}"
+
+
+def _said_of(data: Mapping[str, Any], what: str) -> str:
+    return _named({name: value for name, value in data.items() if name not in {what, "thread"}})
+
+
 def _verdict(data: Mapping[str, Any]) -> str:
     return f"{data['verdict']}, seen by {data['where']} ({data['action']}): {data['what'].get('message', '')}"
 
@@ -235,6 +277,11 @@ _WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "qmp-reply": _reply,
     "qmp-event": _event,
     "verdict": _verdict,
+    "wait-begin": _wait,
+    "wait": _wait,
+    "step-begin": _step_begin,
+    "step": _step,
+    "note": _note,
 }
 """What there is to say about records of the kinds that names and values do not serve well."""
 

@@ -198,6 +198,17 @@ def test_verdicts_outlive_their_records(qemu: str) -> None:
         assert "guest-panicked" in {verdict["data"]["verdict"] for verdict in verdicts}
 
 
+def test_repr(bare: MakeMachine) -> None:
+    vm = bare(name="demo")
+    assert re.fullmatch(r"<Machine demo configured since \d+\.\d s>", repr(vm))
+    vm.launch()
+    assert re.fullmatch(rf"<Machine demo running since \d+\.\d s pid={vm.pid}>", repr(vm))
+    with vm.hold("lunch"):
+        assert re.fullmatch(rf"<Machine demo running since \d+\.\d s held \(lunch\) pid={vm.pid}>", repr(vm))
+    vm.kill()
+    assert re.fullmatch(r"<Machine demo stopped \(killed\) since \d+\.\d s>", repr(vm))
+
+
 # -- it waits for nobody ------------------------------------------------------------------------------------
 
 

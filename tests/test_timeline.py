@@ -98,7 +98,8 @@ def test_a_launch_can_be_read_off_it(bare: MakeMachine) -> None:
 
     lines = format_timeline(machine.timeline).splitlines()
     assert lines[0].split() == ["0.0000", "s", "transition", "configured", "->", "launching"]
-    assert lines[-1].split()[2:] == ["transition", "quitting", "->", "failed", "(hook-failed)"]
+    assert lines[-2].split()[2:] == ["transition", "quitting", "->", "failed", "(hook-failed)"]
+    assert lines[-1].split()[4:7] == ["wait", "launch:", "failed"]
     assert any("post_launch of failing" in line and "raised RuntimeError" in line for line in lines)
     assert "\x1b" not in "".join(lines)
 

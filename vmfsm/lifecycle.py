@@ -132,16 +132,24 @@ class Lifecycle:
         self._history: list[Transition] = []
 
     @property
+    def now(self) -> tuple[State, Reason | None, float]:
+        """State, reason and since when: of one moment."""
+        if not self._history:
+            return INITIAL, None, self.created
+        last = self._history[-1]
+        return last.dest, last.reason, last.at
+
+    @property
     def state(self) -> State:
-        return self._history[-1].dest if self._history else INITIAL
+        return self.now[0]
 
     @property
     def reason(self) -> Reason | None:
-        return self._history[-1].reason if self._history else None
+        return self.now[1]
 
     @property
     def since(self) -> float:
-        return self._history[-1].at if self._history else self.created
+        return self.now[2]
 
     @property
     def history(self) -> tuple[Transition, ...]:

@@ -4,6 +4,7 @@ import functools
 import itertools
 import os
 import threading
+import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
@@ -126,9 +127,12 @@ class Machine:
         present.enter(self)
 
     def __repr__(self) -> str:
-        reason = f" ({self.reason.value})" if self.reason else ""
+        state, why, since = self._lifecycle.now
+        reason = f" ({why.value})" if why else ""
+        held = f" held ({self.held})" if self.held else ""
         pid = f" pid={self.pid}" if self.pid else ""
-        return f"<Machine {self.name} {self.state.value}{reason}{pid}>"
+        seconds = time.monotonic() - since
+        return f"<Machine {self.name} {state.value}{reason} since {seconds:.1f} s{held}{pid}>"
 
     # -- what it is -----------------------------------------------------------------------------------------
 

@@ -6,7 +6,9 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -276,6 +278,28 @@ def test_a_test_that_waits_has_all_the_time_while_it_is_held(harness: MakeHarnes
     assert vmfsm("release", "target").stdout == "target: released\n"
     one.hear("timed out")
     assert listed()["target"]["held"] is None
+
+
+# -- gdb ----------------------------------------------------------------------------------------------------
+
+
+def test_a_stub_for_gdb(harness: MakeHarness) -> None:
+    """What is printed attaches: the stub answers there as the remote protocol of gdb says."""
+    harness("vm = guest('target').launch(); vm.console.expect('ready'); say(); input()").hear()
+    ran = vmfsm("gdb", "target", "--", "my vmlinux")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    words = shlex.split(ran.stdout)
+    assert words[:3] == ["gdb", "my vmlinux", "-ex"]
+    path = words[3].removeprefix("target remote ")
+    with socket.socket(socket.AF_UNIX) as stub:
+        stub.settimeout(LIMIT)
+        stub.connect(path)
+        stub.sendall(b"$?#3f")
+        assert stub.recv(1) == b"+"
+    assert json.loads(vmfsm("gdb", "target", "--json").stdout)["target"] == path
+    without = vmfsm("gdb", "target", "--exec", PATH="/nowhere")
+    assert (without.returncode, without.stdout) == (ExitStatus.FAILED, "")
+    assert without.stderr.startswith("vmfsm: gdb: No such file")
 
 
 # -- at a terminal ------------------------------------------------------------------------------------------

@@ -32,6 +32,9 @@ CALLS: dict[str, Callable[[control.Client], object]] = {
     "Client.qmp": lambda guest: guest.qmp("query-status", timeout=TIMEOUT),
     "Client.write": lambda guest: guest.write(b"x", timeout=TIMEOUT),
     "Client.screendump": lambda guest: guest.screendump("/tmp/picture", timeout=TIMEOUT),
+    "Client.gdbstub": lambda guest: guest.gdbstub(timeout=TIMEOUT),
+    "Client.hold": lambda guest: guest.hold(timeout=TIMEOUT),
+    "Client.release": lambda guest: guest.release(timeout=TIMEOUT),
     "Client.shutdown": lambda guest: guest.shutdown(timeout=TIMEOUT),
     "Client.kill": lambda guest: guest.kill(timeout=TIMEOUT),
 }

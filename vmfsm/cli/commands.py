@@ -23,6 +23,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
     ),
     "Act on them": (
         Row("qmp", "qmp:qmp", "Execute commands of a machine's monitor (QMP)."),
+        Row("gdb", "gdb:gdb", "Have QEMU take gdb in, and print the command that attaches it."),
         Row("hold", "hold:hold", "Hold machines: their deadlines stand still until they are released."),
         Row("release", "hold:release", "Release held machines, whoever holds them."),
         Row("shutdown", "ending:shutdown", "End machines, gently first."),

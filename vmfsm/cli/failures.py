@@ -47,6 +47,8 @@ def _status(error: VMError | OSError) -> ExitStatus:
     return ExitStatus.TIMEOUT if isinstance(error, TimeoutError) else ExitStatus.FAILED
 
 
-def _hint(error: BaseException) -> str:
+def _hint(error: VMError | OSError) -> str:
     """What was noted of it in the harness, where it comes from there."""
+    if _status(error) is ExitStatus.NO_ANSWER:
+        return "is it stopped (SIGSTOP)? has it VMFSM_CONTROL=0? does a plugin hold up its I/O thread?"
     return "\n".join(getattr(error, "__notes__", ()))

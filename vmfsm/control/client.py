@@ -143,6 +143,10 @@ class Client:
         """Type at a console; returns when QEMU has taken all of it. At most 128 KiB."""
         self._do("write", timeout, console=console, data=base64.b64encode(data).decode("ascii"))
 
+    def gdbstub(self, *, timeout: float | None = 30) -> str:
+        """Have QEMU listen for gdb, where it does not yet; what gdb's `target remote` takes."""
+        return str(self._do("gdbstub", timeout)["target"])
+
     def screendump(
         self,
         path: "str | os.PathLike[str]",

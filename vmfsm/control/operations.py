@@ -156,6 +156,13 @@ async def _events(request: Request) -> object:
     return follow_events(machine)
 
 
+async def _gdbstub(request: Request) -> object:
+    machine = request.machine()
+    timeout = request.fields.seconds("timeout", 30)
+    request.fields.done()
+    return {"target": await machine.qmp.aio.gdbstub(timeout)}
+
+
 async def _screendump(request: Request) -> object:
     machine = request.machine()
     path, form = request.fields.text("path"), request.fields.choice("format", ("png", "ppm"))
@@ -282,6 +289,7 @@ _OPERATIONS: dict[str, Operation] = {
     "records": _records,
     "qmp": _qmp,
     "events": _events,
+    "gdbstub": _gdbstub,
     "screendump": _screendump,
     "console": _console,
     "write": _write,

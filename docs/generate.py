@@ -90,7 +90,8 @@ def _command(command: Command, context: click.Context) -> Iterator[str]:
     for names, meaning in filter(None, records):
         if names != "--no-color":
             escaped = " ".join(meaning.split()).replace("|", "\\|")
-            lines.append(f"| `{names}` | {escaped} |")
+            shown = names.replace("|", "\\|")
+            lines.append(f"| `{shown}` | {escaped} |")
     if lines:
         yield "\n".join(["| option | |", "| --- | --- |", *lines])
     yield "\n".join(f"* `{line}`: {purpose}" for line, purpose in command.examples)

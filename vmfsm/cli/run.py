@@ -90,6 +90,7 @@ def _prepare(context: click.Context, given: dict[str, Any]) -> tuple[Machine, Sc
         then=given["then"] or ("shutdown" if steps and stdin != "pipe" else "wait"),
         ask_guest=given["ask_guest"],
         stop_timeout=given["stop_timeout"],
+        hold=given["hold_on_failure"],
         stdin="none" if "console" in block else stdin,
         allowed=frozenset(kind for name in given["allow"] for kind in kinds_of(name)),
     )

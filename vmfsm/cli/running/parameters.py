@@ -68,6 +68,7 @@ SECTIONS: dict[str, list[click.Option]] = {
             "Not on this: panic, oops, lockup, sanitizer, all, or a kind of docs/verdicts.md.",
         ),
         _several("--expected-exit", "STATUS", "A status of QEMU's that is a good ending, too.", type=int),
+        _flag("--hold-on-failure", text="Keep the machine then, until 'vmfsm release' or Ctrl-C."),
         _flag("--pass-status", text="Where QEMU ended by itself, exit with its status."),
     ],
     "The machine": [

@@ -28,6 +28,10 @@ _LAST_WORDS = 5.0
 """Seconds for a guest that is lost to say why, at most; it has said it …"""
 _SAID = 0.5
 """… when it was silent for so many."""
+_HELD = frozenset(
+    {RunStatus.VERDICT, RunStatus.TIMEOUT, RunStatus.STEP_FAILED, RunStatus.ENDED_EARLY, RunStatus.FAILED}
+)
+"""What is worth a look."""
 _ALIVE = frozenset({State.LAUNCHING, State.RUNNING, State.QUITTING})
 
 
@@ -45,6 +49,8 @@ class Script(NamedTuple):
     ask_guest: bool = False
     """Shut down by the power button first."""
     stop_timeout: float = 30.0
+    hold: bool = False
+    """Keep a machine whose run has failed, for somebody to look at it."""
     stdin: str = "none"
     """`none`, `terminal`, `raw` (a terminal whose Ctrl-C is for the guest), `pipe`."""
     allowed: frozenset[str] = frozenset()
@@ -72,7 +78,7 @@ class Session:
         self._interrupts = Interrupts()
         self._talking = contextlib.ExitStack()
         self._began = time.monotonic()
-        self._total = Deadline(script.total_timeout)
+        self._total = machine.deadline(script.total_timeout)
         self._doing = "launching"
         self._doing_until: float | None = None
         self._has_keys = False
@@ -174,6 +180,8 @@ class Session:
         if outcome.status is RunStatus.VERDICT:
             self._hear_last_words()
         machine = self.machine
+        if self.script.hold and outcome.status in _HELD and machine.state is State.RUNNING:
+            self._hold(outcome)
         if machine.state in _ALIVE:
             error = self._stop()
             outcome = of_error(machine, error) if error is not None and outcome.good else outcome
@@ -181,6 +189,17 @@ class Session:
         if outcome.good and seen:
             return Outcome(RunStatus.VERDICT, f"{seen[0].kind}: {seen[0].what.get('message', seen[0].where)}")
         return outcome
+
+    def _hold(self, outcome: Outcome) -> None:
+        """Until somebody releases it, or interrupts, or it ends."""
+        self._limit("held, for somebody to look at it", None)
+        self.display.message(f"{outcome.message}: kept for a look, and Ctrl-C ends it")
+        hold = self.machine.hold(outcome.message, keep=True)
+        try:
+            with self._interrupts.raising():
+                self.machine.wait_released()
+        except Interrupted:
+            hold.release()
 
     def _stop(self) -> VMError | None:
         """Shut down; in a thread, so that an interrupt kills at once. What that raised."""

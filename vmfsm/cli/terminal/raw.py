@@ -20,7 +20,8 @@ class RawTerminal:
 
     :param interrupts: Ctrl-C still does: it sends SIGINT.
 
-    What is written to it is as it is, too: a line of ours ends in CR LF.
+    What is written to it is treated as ever, since others write there, too: LF is CR LF, and what has a CR
+    already gets another one, which does nothing.
     """
 
     def __init__(self, fd: int, *, interrupts: bool) -> None:
@@ -33,7 +34,6 @@ class RawTerminal:
         raw: list[Any] = [*self._before[:6], list(self._before[6])]
         changed = termios.BRKINT | termios.ICRNL | termios.INLCR | termios.IGNCR
         raw[0] &= ~(changed | termios.INPCK | termios.ISTRIP | termios.IXON)
-        raw[1] &= ~termios.OPOST
         raw[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.IEXTEN)
         if self._interrupts:
             never = os.fpathconf(self._fd, "PC_VDISABLE").to_bytes(1, "little")

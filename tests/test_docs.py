@@ -483,7 +483,8 @@ def record_kinds() -> set[str]:
     kinds: set[str] = set()
     for path in (*ROOT.glob("vmfsm/**/*.py"), *ROOT.glob("plugins/**/*.py")):
         source = path.read_text(encoding="utf-8")
-        kinds |= set(re.findall(r'\b_?(?:record|mark)[(,]\s*"([\w-]+)"', source))
+        kinds |= set(re.findall(r'\b_?record[(,]\s*"([\w-]+)"', source))
+        kinds |= set(re.findall(r'_marks\.mark\(\s*"([\w-]+)"', source))
         kinds |= set(re.findall(r'\bRecord\("([\w-]+)"', source))
     return kinds
 

@@ -1,8 +1,8 @@
 """What the documentation shows of the command line is what it prints.
 
 A program with the comment `<!-- NAME, looked at by the session below -->` runs while the session does: a
-block of commands, after `$ `, with what they print. Numbers and the width of columns may be others, and `...`
-stands for any lines.
+block of commands, after `$ `, with what they print. Numbers, directories and the width of columns may be
+others, and `...` stands for any lines.
 """
 
 import os
@@ -20,12 +20,14 @@ from tests.waiting import LIMIT, until
 from vmfsm import registry
 
 PROGRAMS = [block for block in BLOCKS if block.comment.endswith(PROGRAM)]
+_DIRECTORY = re.compile(r"/\S*/")
 _NUMBER = re.compile(r"\d+(\.\d+)*( (ms|s|min))?")
 
 
 def normal(text: str) -> list[str]:
     """The lines of an output, without what differs from one time to the next."""
-    return [" ".join(_NUMBER.sub("N", line).split()) for line in text.splitlines()]
+    lines = [_NUMBER.sub("N", _DIRECTORY.sub("", line)) for line in text.splitlines()]
+    return [" ".join(line.split()) for line in lines]
 
 
 def is_shown(lines: list[str], printed: list[str]) -> bool:

@@ -129,21 +129,20 @@ def _waits(waits: Sequence[dict[str, Any]]) -> None:
     click.echo()
     rows: list[list[str | Cell]] = []
     for wait in waits:
-        limit = _seconds(wait.get("timeout"))
-        of = "none" if limit is None else duration(limit)
+        has_limit = _seconds(wait.get("timeout")) is not None
         rows.append(
             [
                 Cell(_words(wait.get("operation")), fg="yellow"),
                 _for(wait.get("seconds")),
-                of,
+                _for(wait.get("remaining")) if has_limit else "no limit",
                 _words(wait.get("thread")),
                 _words(wait.get("caller")),
             ]
         )
     columns = (
         Column("WAITS FOR"),
-        Column("SINCE", right=True),
-        Column("LIMIT", right=True),
+        Column("WAITED", right=True),
+        Column("LEFT", right=True),
         Column("THREAD", rank=2),
         Column("CALLER", rank=1),
     )

@@ -14,6 +14,8 @@ its own. A comment before a block says what else it is; a block of another langu
     <!-- tests beside the conftest.py above -->         run by pytest
     <!-- NAME, looked at by the session below -->       run by tests/cli/test_page.py, with the next block
     <!-- a session beside the program above -->         command lines, and what they print
+    <!-- a session of its own -->                       the same, by itself
+    <!-- a session with a kernel in VMFSM_TEST_KERNEL and a shell in VMFSM_TEST_INITRAMFS -->
 """
 
 import importlib.util
@@ -65,6 +67,8 @@ CONFTEST = "conftest.py"
 TESTS = "tests beside the conftest.py above"
 PROGRAM = ", looked at by the session below"
 SESSION = "a session beside the program above"
+OWN_SESSION = "a session of its own"
+LINUX_SESSION = "a session with a kernel in VMFSM_TEST_KERNEL and a shell in VMFSM_TEST_INITRAMFS"
 
 
 class Block(NamedTuple):
@@ -222,7 +226,9 @@ def test_no_block_is_only_shown(block: Block) -> None:
     elif block.language == "mermaid":
         assert block.comment.startswith("generated: ")
     else:
-        assert block.comment in {PRINTED, SESSION} or block.comment.startswith(FILE)
+        assert block.comment in {PRINTED, SESSION, OWN_SESSION, LINUX_SESSION} or block.comment.startswith(
+            FILE
+        )
 
 
 # -- nothing is left out ------------------------------------------------------------------------------------

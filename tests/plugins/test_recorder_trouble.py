@@ -65,18 +65,18 @@ def recorded(qemu: str) -> Iterator[Make]:
 
 
 def test_beginning_and_end_are_kept(qemu: str, tmp_path: Path) -> None:
-    options = {"recorder": {"directory": tmp_path, "max_bytes": 100_000, "files": 4}}
+    options = {"recorder": {"directory": tmp_path, "max_bytes": 65_536, "files": 4}}
     with Machine(qemu, ["-M", "none"], options=options) as vm:
         vm.launch()
         path = path_of(vm)
-        for first in range(0, 4_000, 1_000):
-            mark(vm, 1_000, first=first)
-            until_written(vm, first + 999)
+        for first in range(0, 2_000, 500):
+            mark(vm, 500, first=first)
+            until_written(vm, first + 499)
             assert len(files_in(tmp_path)) <= 4
     files = files_in(tmp_path)
     assert len(files) == 4
     headers = 4 * max(len(file.read_bytes().splitlines(keepends=True)[0]) for file in files)
-    assert sum(file.stat().st_size for file in files) <= 100_000 + headers
+    assert sum(file.stat().st_size for file in files) <= 65_536 + headers
     it = read(path)
     assert [Path(file) for file in it.files] == files
     assert it.files[0] == path
@@ -87,8 +87,8 @@ def test_beginning_and_end_are_kept(qemu: str, tmp_path: Path) -> None:
     missing = records[gap].data["records"]
     assert isinstance(missing, int)
     assert before == list(range(len(before)))
-    assert after == list(range(4_000 - len(after), 4_000))
-    assert len(before) + missing + len(after) == 4_000, "it is known how many are not there"
+    assert after == list(range(2_000 - len(after), 2_000))
+    assert len(before) + missing + len(after) == 2_000, "it is known how many are not there"
     assert [problem for problem in it.problems if "removed to make room" in problem] == list(it.problems)
     assert recording.read(it.files[-1]).files == it.files, "whichever of its files one has"
     assert it.snapshot()["state"] == "stopped"
@@ -223,6 +223,26 @@ def test_hanging_files_hold_up_nobody(recorded: Make, tmp_path: Path) -> None:
         hold.release()
         assert not written(vm).problems
     assert serials(vm) == list(range(10)), "it was waiting"
+
+
+def test_what_waits_for_hanging_files_is_bounded(
+    recorded: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with hung(tmp_path) as hold, caplog.at_level(logging.WARNING, logger="vmfsm.recorder"):
+        vm = recorded(tmp_path).launch()
+        until(lambda: hold.holds)
+        for first in range(12):
+            mark(vm, 1, first=first, text="x" * 1_000_000)
+        until(lambda: vm.plugin("recorder").dropped > 0)
+        hold.release()
+        vm.shutdown()
+        it = written(vm)
+    (logged,) = caplog.records
+    assert "the file system is too slow" in logged.getMessage()
+    losses = [record.data for record in it.records() if record.kind == "dropped"]
+    assert {loss["error"] for loss in losses} == {"the file system is too slow"}
+    assert sum(int(str(loss["records"])) for loss in losses) == vm.plugin("recorder").dropped
+    assert serials(vm)[-1] == 11, "the end is kept"
 
 
 # -- what is in it ------------------------------------------------------------------------------------------

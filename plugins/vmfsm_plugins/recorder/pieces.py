@@ -21,7 +21,8 @@ class Pieces:
     """
 
     def __init__(self, base: str, header: Mapping[str, object], limits: Limits) -> None:
-        self._base = base
+        self.base = base
+        """Of all their paths."""
         self._header = header
         self._limits = limits
         self._fd = -1
@@ -58,9 +59,10 @@ class Pieces:
 
     def close(self) -> None:
         """Nothing is to be written for now."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with contextlib.suppress(OSError):  # a file server's, of what was written before
+                os.close(fd)
 
     def _open(self) -> None:
         if self._fd >= 0:
@@ -86,13 +88,14 @@ class Pieces:
             del self._made[1]
         fd, path, number = self._new_file(self._made[-1][0] + 1 if self._made else 1)
         try:
-            header = {**self._header, "recording": os.path.basename(self._base), "piece": number}
+            header = {**self._header, "recording": os.path.basename(self.base), "piece": number}
             line = as_object({**header, "before": self.lines, "clocks": clocks()}).encode() + b"\n"
             if os.write(fd, line) < len(line):
                 os.write(fd, line[len(line) :])
         except OSError:
             os.close(fd)
-            os.unlink(path)
+            with contextlib.suppress(OSError):
+                os.unlink(path)
             raise
         self.close()
         self._fd, self._path = fd, path
@@ -105,7 +108,7 @@ class Pieces:
 
     def _new_file(self, number: int) -> tuple[int, str, int]:
         while True:
-            path = f"{self._base}.jsonl" + (f".{number:04}" if number > 1 else "")
+            path = f"{self.base}.jsonl" + (f".{number:04}" if number > 1 else "")
             try:
                 return os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600), path, number
             except FileNotFoundError:
@@ -116,7 +119,7 @@ class Pieces:
                 if number > 1:
                     number += 1
                 else:  # of another host or container, by the same pid in the same second
-                    self._base += f"-{os.urandom(4).hex()}"
+                    self.base += f"-{os.urandom(4).hex()}"
 
     def _append(self, data: bytes, lines: Sequence[bytes]) -> None:
         written = 0

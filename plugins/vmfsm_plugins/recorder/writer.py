@@ -19,6 +19,7 @@ PATIENCE = 0.5
 """Seconds that a change of state waits for its line to be written."""
 MOST_PENDING = 8 * 1024 * 1024
 """Bytes of lines that wait for a file system."""
+TOO_SLOW = "the file system is too slow"
 _LOGGER = logging.getLogger("vmfsm.recorder")
 
 
@@ -64,6 +65,7 @@ class Writer:
 
         :param close: nothing more is expected.
         """
+        had_dropped = recording.dropped
         with self._changed:
             recording.pending.extend(lines)
             recording.bytes += sum(map(len, lines))
@@ -71,7 +73,7 @@ class Writer:
                 recording.bytes -= len(recording.pending.popleft())
                 recording.lost += 1
                 recording.dropped += 1
-                recording.error = "the file system is too slow"
+                recording.error = TOO_SLOW
             recording.closing = close
             self._open.add(recording)
             if not recording.queued:
@@ -83,6 +85,8 @@ class Writer:
                     thread.start()
                     self._thread = thread
             self._changed.notify_all()
+        if recording.dropped and not had_dropped:
+            _warn(recording, TOO_SLOW)
 
     def flush(self, recording: Recording) -> None:
         """Wait until all that was added is written, or was tried to: `PATIENCE` seconds, once."""
@@ -110,12 +114,13 @@ class Writer:
                 recording.pending.clear()
                 recording.bytes = recording.lost = 0
                 self._busy_since = time.monotonic()
-            unwritten = _write(recording, lines, lost)
+            unwritten, unsaid = _write(recording, lines, lost)
             if closing:
                 recording.pieces.close()
             with self._changed:
                 self._busy_since = None
-                recording.lost += unwritten
+                recording.dropped += unwritten
+                recording.lost += unsaid
                 if recording.pending or recording.closing != closing:
                     self._queue.append(recording)
                 else:
@@ -125,8 +130,8 @@ class Writer:
                 self._changed.notify_all()
 
 
-def _write(recording: Recording, lines: list[bytes], lost: int) -> int:
-    """Write lines, and before them how many were lost; how many are lost now without a word in the file."""
+def _write(recording: Recording, lines: list[bytes], lost: int) -> tuple[int, int]:
+    """Write lines, and before them how many were lost: how many were not, and of how many it does not say."""
     pieces = recording.pieces
     note = []
     if lost:
@@ -135,15 +140,18 @@ def _write(recording: Recording, lines: list[bytes], lost: int) -> int:
     before = pieces.lines
     try:
         pieces.write([*note, *lines])
-    except OSError as error:
-        if recording.error is None:
-            what = f"{error.strerror or error}: {error.filename or pieces.path}"
-            _LOGGER.warning("%s: records are lost: %s", recording.name, what)
-        recording.error = error.strerror or str(error)
+    except Exception as error:  # noqa: BLE001 - the thread is there for others, too
+        why = (isinstance(error, OSError) and error.strerror) or repr(error)
+        if not recording.dropped:
+            _warn(recording, why)
+        recording.error = why
     written = pieces.lines - before
     unwritten = len(lines) - max(0, written - len(note))
-    recording.dropped += unwritten
-    return unwritten if written else lost + unwritten
+    return unwritten, unwritten if written else lost + unwritten
+
+
+def _warn(recording: Recording, why: str) -> None:
+    _LOGGER.warning("%s: records are lost: %s: %s", recording.name, why, recording.pieces.base)
 
 
 # -- of this process ----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from vmfsm import TABLE, State
+from vmfsm import TABLE, State, diagram
 from vmfsm.cli.command import Command
 from vmfsm.cli.commands import ALIASES, SECTIONS
 from vmfsm.cli.program import program
@@ -30,13 +30,7 @@ def _mermaid(lines: list[str]) -> str:
 
 def states() -> str:
     """The states and what leads from one to another."""
-    lines = ["stateDiagram-v2", f"    [*] --> {TABLE[0].sources[0].value}"]
-    lines += [
-        f"    {source.value} --> {row.dest.value}: {row.event.value}"
-        for row in TABLE
-        for source in row.sources
-    ]
-    return _mermaid(lines)
+    return _mermaid([diagram.mermaid()])
 
 
 def table() -> str:

@@ -214,6 +214,18 @@ class Machine:
 
         return snapshot.take(self)
 
+    def diagram(self, format: str = "mermaid") -> str:  # noqa: A002 - what it is
+        """The lifecycle with the way that this machine has gone, and where it is. Never waits.
+
+        Arrows say how often they were taken, and for which reason the last time.
+
+        :param format: `"mermaid"`, or `"graphviz"` for `dot`: text for that.
+        :raises ConfigError: for another one.
+        """
+        from . import diagram
+
+        return diagram.draw(self.history, format)
+
     # -- what its users say ---------------------------------------------------------------------------------
 
     def trace(self, step: str, /, **data: object) -> Step:

@@ -38,8 +38,8 @@ SLACK = 20.0
 PAGE = (Path(__file__).parents[2] / "docs" / "waiting.md").read_text(encoding="utf-8")
 MODULES = {"qemu_img": qemu_img, "registry": registry, "testing": testing}
 NEVER_WAIT = {
-    "Machine": "__enter__ command console consoles deadline diagram evidence exit_status fds held history hold"
-    " log migration name note pid plugin plugins qmp reason release run_state secrets since snapshot"
+    "Machine": "__enter__ command console consoles deadline diagram evidence exit_status fds held history"
+    " hold log migration name note pid plugin plugins qmp reason release run_state secrets since snapshot"
     " snapshots state timeline trace verdicts",
     "console": "aio closed data lines lost mark path read since text",
     "fds": "aio",

@@ -39,6 +39,7 @@ class Hold:
 
     @property
     def released(self) -> bool:
+        """It is over: somebody has released it, or the machine was killed. From any thread."""
         return self not in self._holds.held
 
     def release(self) -> None:

@@ -280,6 +280,23 @@ def test_a_test_that_waits_has_all_the_time_while_it_is_held(harness: MakeHarnes
     assert listed()["target"]["held"] is None
 
 
+# -- graph --------------------------------------------------------------------------------------------------
+
+
+def test_the_way_that_a_machine_has_gone(harness: MakeHarness) -> None:
+    harness(IDLE + "vm.shutdown(); vm.launch(); say(); input()").hear().hear()
+    way = vmfsm("graph", "target").stdout
+    assert way.startswith("stateDiagram-v2\n")
+    (stopped,) = [line for line in way.splitlines() if "quitting --> stopped" in line]
+    assert "requested" in stopped
+    assert "class running here" in way
+    dot = vmfsm("graph", "target", "--format", "dot").stdout
+    assert dot.startswith("digraph ")
+    table = vmfsm("graph").stdout
+    assert "quitting --> stopped: exited\n" in table
+    assert vmfsm("graph", "nobody").returncode == ExitStatus.NO_SUCH_MACHINE
+
+
 # -- gdb ----------------------------------------------------------------------------------------------------
 
 

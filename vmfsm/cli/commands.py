@@ -33,6 +33,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
     "What is here": (
         Row("doctor", "doctor:doctor", "Say what runs here, what is missing, and what to do about it."),
         Row("plugins", "plugins:plugins", "Show what plugins are loaded, and from where."),
+        Row("graph", "graph:graph", "Draw the lifecycle as a diagram, with the way that a machine has gone."),
         Row("gc", "gc:gc", "Kill and remove what dead programs have left behind."),
     ),
 }

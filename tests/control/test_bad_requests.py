@@ -54,6 +54,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "data": ({"op": "write", **GUEST, "data": "é"}, "data"),
     "data is no base64": ({"op": "write", **GUEST, "data": "a"}, "data"),
     "guest": ({"op": "shutdown", **GUEST, "guest": 1}, "guest"),
+    "reason": ({"op": "hold", **GUEST, "reason": 1}, "reason"),
+    "superfluous in release": ({"op": "release", **GUEST, "reason": "x"}, "reason"),
     "path": ({"op": "screendump", **GUEST, "path": "relative.png"}, "path"),
     "path with NUL": ({"op": "screendump", **GUEST, "path": "/tmp/\0"}, "path"),
     "format": ({"op": "screendump", **GUEST, "path": "/tmp/x", "format": "gif"}, "format"),

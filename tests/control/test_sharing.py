@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.waiting import LIMIT, InThread
-from vmfsm import LaunchError, Machine, MachineDied, control
+from vmfsm import LaunchError, Machine, MachineDied, MachineTimeout, control
 from vmfsm.testing import GUEST_ARGS
 
 COMMANDS = 300
@@ -134,6 +134,36 @@ def test_two_of_a_name(qemu: str) -> None:
 def test_there_is_none() -> None:
     with pytest.raises(control.NoSuchMachine, match="no machine 'nobody'"):
         control.find("nobody")
+
+
+def test_it_is_held_until_somebody_releases_it(guest: Machine) -> None:
+    with find() as one:
+        assert "look at this" in one.hold("look at this")["held"]
+        assert one.snapshot()["held"]
+    (listing,) = [
+        other for other in control.machines(LIMIT) if other.name == "guest" and other.state == "running"
+    ]
+    assert listing.held is not None
+    assert "look at this" in listing.held
+    hold = guest.timeline[-1]
+    assert (hold.kind, hold.data["keep"]) == ("hold", True)
+    assert hold.data["by"] == f"process {os.getpid()} of user {os.geteuid()}"
+    waiting = InThread(guest.console.expect, "never", timeout=0.01)
+    with find() as other:
+        with pytest.raises(control.ControlError, match="release it first, or kill it") as raised:
+            other.shutdown()
+        assert raised.value.type == "TransitionError"
+        assert not waiting.over
+        assert other.release() == {"held": None}
+        assert other.release() == {"held": None}
+        assert isinstance(waiting.join().error, MachineTimeout)
+        assert other.shutdown()["state"] == "stopped"
+
+
+def test_a_machine_that_is_held_can_be_killed(guest: Machine) -> None:
+    with find() as client:
+        client.hold()
+        assert client.kill() == {"state": "stopped", "reason": "killed", "exit_status": -9}
 
 
 def test_a_screendump(qemu: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

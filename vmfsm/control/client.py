@@ -169,8 +169,10 @@ class Client:
     ) -> dict[str, Any]:
         """`Machine.hold` there, until somebody releases it: `{"held": …}`, why it is held by now.
 
-        :param reason: for those who wonder; without it, they are told this process.
+        :param reason: for those who wonder; they are told this process and user as well.
         :param keep: a `shutdown` waits for the release, too.
+
+        It stays held when this client has gone.
         """
         return self._ask("hold", timeout, reason=reason, keep=keep)
 
@@ -179,7 +181,10 @@ class Client:
         return self._ask("release", timeout)
 
     def shutdown(self, *, guest: bool = False, timeout: float | None = 30) -> dict[str, Any]:
-        """`Machine.shutdown` there: `{"state": …, "reason": …, "exit_status": …}` as it has ended."""
+        """`Machine.shutdown` there: `{"state": …, "reason": …, "exit_status": …}` as it has ended.
+
+        Refused while it is kept by a hold.
+        """
         return self._do("shutdown", timeout, guest=guest)
 
     def kill(self, *, timeout: float | None = 10) -> dict[str, Any]:

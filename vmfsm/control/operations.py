@@ -10,7 +10,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from vmfsm.errors import ConfigError
+from vmfsm import holding
+from vmfsm.errors import ConfigError, TransitionError
 from vmfsm.iothread import IOThread
 from vmfsm.jsonable import jsonable
 from vmfsm.lifecycle import Event, State
@@ -208,7 +209,7 @@ async def _hold(request: Request) -> object:
     machine = request.machine()
     reason, keep = request.fields.optional_text("reason"), request.fields.flag("keep", True)
     request.fields.done()
-    machine.hold(str(request.peer) if reason is None else reason, keep=keep)
+    holding.begin(machine, reason, keep=keep, by=str(request.peer))
     return {"held": machine.held}
 
 
@@ -226,6 +227,10 @@ async def _shutdown(request: Request) -> object:
     machine = request.machine()
     guest, timeout = request.fields.flag("guest", False), request.fields.seconds("timeout", 30)
     request.fields.done()
+    if machine._holds.kept:
+        raise TransitionError(
+            f"{machine.name} is held ({machine.held}): release it first, or kill it", event="shutdown"
+        )
     return await _ended(machine, functools.partial(machine.shutdown, guest=guest, timeout=timeout))
 
 

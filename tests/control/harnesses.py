@@ -15,7 +15,7 @@ from vmfsm import control
 
 # A machine with the tiny guest; "up" is said when that is. `wait()` returns when the test lets it go on.
 BEGINNING = """
-import gc, os, pdb, signal, sys, threading, time
+import gc, os, pdb, signal, sys, threading, time, weakref
 from vmfsm import Machine
 from vmfsm.testing import GUEST_ARGS
 

@@ -11,16 +11,17 @@ import logging
 import os
 import socket
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vmfsm.iothread import IOThread, outcome
 from vmfsm.paths import short_name
 from vmfsm.peers import check_peer, credentials
 from vmfsm.perprocess import per_process
 
-from .connection import Connection
-from .operations import ends_are_told
-from .protocol import PROTOCOL, Peer, encode
+if TYPE_CHECKING:
+    from .connection import Connection
+
+# The rest is imported when somebody asks: a launch has no need of it.
 
 _LOGGER = logging.getLogger("vmfsm.control")
 
@@ -83,6 +84,8 @@ class Server:
 
     async def _say_goodbye(self) -> None:
         """Tell what happened last: many programs end when their machine has been ended from here."""
+        from .operations import ends_are_told
+
         await ends_are_told()
         for connection in tuple(self.connections):
             connection.leave()
@@ -95,7 +98,7 @@ class Server:
                 return
             except ConnectionError:
                 continue  # that one has gone already
-            except OSError as error:
+            except OSError as error:  # no descriptor is free
                 _LOGGER.warning("the control socket takes nobody for a while: %s", error)
                 self._io.loop.remove_reader(listener)
                 self._io.loop.call_later(_PAUSE, self._io.loop.add_reader, listener, self._accept, listener)
@@ -103,7 +106,7 @@ class Server:
             connection.setblocking(False)
             try:
                 check_peer(connection)
-                peer = Peer(*credentials(connection))
+                peer = credentials(connection)
             except OSError as error:
                 _LOGGER.warning("refused at the control socket: %s", error)
                 connection.close()
@@ -114,15 +117,18 @@ class Server:
             _open.add(connection)
             self._io.start(self._connect(connection, peer))
 
-    async def _connect(self, end: socket.socket, peer: Peer) -> None:
-        connection = Connection(end, peer, _greeting(), self._lost)
+    async def _connect(self, end: socket.socket, peer: tuple[int, int]) -> None:
+        from .connection import Connection
+        from .protocol import Peer
+
+        connection = Connection(end, Peer(*peer), _greeting(), self._lost)
         self.connections.add(connection)
         error, _ = await outcome(self._io.loop.connect_accepted_socket(lambda: connection, end))
         if error is not None:
             end.close()
             self._lost(connection)
 
-    def _lost(self, connection: Connection) -> None:
+    def _lost(self, connection: "Connection") -> None:
         self.connections.discard(connection)
         _open.discard(connection.socket)
 
@@ -146,6 +152,8 @@ def _bound(path: str) -> socket.socket:
 
 
 def _greeting() -> dict[str, object]:
+    from .protocol import PROTOCOL
+
     return {
         "vmfsm": _version(),
         "protocol": PROTOCOL,
@@ -163,6 +171,8 @@ def _version() -> str:
 
 
 def _turn_away(connection: socket.socket) -> None:
+    from .protocol import encode
+
     message = {"type": "Busy", "message": f"there are {_MOST_CONNECTIONS} connections already"}
     with contextlib.suppress(OSError):
         connection.send(encode({"id": None, "error": message}))

@@ -207,3 +207,12 @@ def test_values_of_commands_where_they_are_asked_for(qemu: str, tmp_path: Path) 
     assert isinstance(size, int)
     assert size > 100_000
     assert "return" not in got["query-qmp-schema"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a@b:c+d", "_", "x" * 64, "9-1-20261121T000000Z-1-0001"])
+def test_names_of_machines_stay_in_the_directory(qemu: str, tmp_path: Path, name: str) -> None:
+    with Machine(qemu, ["-M", "none"], name=name, options={"recorder": {"directory": tmp_path}}) as vm:
+        vm.launch()
+    it = written(vm)
+    assert it.name == name
+    assert [Path(file) for file in it.files] == files_in(tmp_path)

@@ -124,3 +124,23 @@ def test_a_harness_that_just_ends(qemu: str, tmp_path: Path, way: str) -> None:
     else:
         assert picture["state"] == "running"
     until(lambda: os.listdir(tmp_path / "base") == [])
+
+
+def test_two_processes_record_into_one_directory(qemu: str, tmp_path: Path) -> None:
+    """Machines of the same name, at the same time."""
+    with (
+        harness(tmp_path / "records", tmp_path / "a") as one,
+        harness(tmp_path / "records", tmp_path / "b") as two,
+    ):
+        for process in (one, two):
+            assert process.stdout is not None
+            assert process.stdout.readline() == "up\n"
+    pids: set[object] = set()
+    for path in files_in(tmp_path / "records"):
+        it = recording.read(path)
+        records = list(it.records())
+        assert [record.kind for record in records].count("spawn") <= 1
+        assert records == sorted(records, key=lambda record: record.at)
+        assert isinstance(it.header["harness"], dict)
+        pids.add(it.header["harness"]["pid"])
+    assert pids == {one.pid, two.pid}

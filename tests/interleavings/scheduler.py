@@ -16,6 +16,7 @@ from unittest import mock
 
 from tests.waiting import LIMIT, InThread, until
 from vmfsm import Event, Machine
+from vmfsm import clock as clocks
 from vmfsm import deadline as deadlines
 from vmfsm.iothread import IOThread
 
@@ -129,6 +130,7 @@ class Clock:
     def in_use(self) -> Iterator[None]:
         with (
             mock.patch.object(deadlines, "time", self),
+            mock.patch.object(clocks, "time", self),
             mock.patch.object(self._io.loop, "time", self.monotonic),
         ):
             yield

@@ -62,6 +62,19 @@ def pass_time(seconds: float = HELD) -> None:
     until(lambda: time.monotonic() > begin + seconds)
 
 
+class Said:
+    """What was written to stderr of one machine, by threads of the framework's: soon."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str], vm: Machine) -> None:
+        self._capfd = capfd
+        self._name = vm.name
+        self.text = ""
+
+    def has(self, words: str, times: int = 1) -> bool:
+        self.text += self._capfd.readouterr().err
+        return self.text.count(f"vmfsm: {self._name}{words}") == times
+
+
 def kinds(vm: Machine, kind: str) -> list[Any]:
     return [record.data for record in vm.timeline if record.kind == kind]
 
@@ -239,9 +252,11 @@ def test_the_timeline_shows_the_gap(bare: MakeMachine) -> None:
 def test_secrets_are_not_told(bare: MakeMachine, capfd: pytest.CaptureFixture[str]) -> None:
     vm = bare()
     vm.secrets.add("swordfish")
+    said = Said(capfd, vm)
     with vm.hold("the password is swordfish"):
         assert "swordfish" not in (vm.held or "")
-        until(lambda: "is held" in capfd.readouterr().err)
+        until(lambda: said.has(" is held"))
+    assert "swordfish" not in said.text
     vm.launch()
     assert "swordfish" not in format_timeline(vm.timeline)
 
@@ -394,10 +409,11 @@ def test_shutdown_waits_where_it_is_kept(vm: Machine, capfd: pytest.CaptureFixtu
     ending.result()
     assert (vm.state, vm.reason) == (State.STOPPED, Reason.REQUESTED)
     other.release()
-    said = capfd.readouterr().err
+    said = Said(capfd, vm)
+    until(lambda: said.has(" is held", 1) and said.has(": shutdown waits"))
     for command in ("console", "qmp", "gdb", "release"):
-        assert f"vmfsm {command} {vm.name}" in said
-    assert said.count("shutdown waits") == 1
+        assert f" vmfsm {command} {vm.name}\n" in said.text
+    assert said.text.index(" is held") < said.text.index(": shutdown waits")
 
 
 def test_a_plain_hold_is_told_once_and_keeps_nothing(vm: Machine, capfd: pytest.CaptureFixture[str]) -> None:
@@ -407,7 +423,10 @@ def test_a_plain_hold_is_told_once_and_keeps_nothing(vm: Machine, capfd: pytest.
     with vm.hold():
         vm.shutdown()
     assert (vm.state, vm.reason) == (State.STOPPED, Reason.REQUESTED)
-    assert capfd.readouterr().err.count("is held") == 1
+    said = Said(capfd, vm)
+    vm.hold("the last words", keep=True).release()
+    until(lambda: said.has(" is held (the last words)"))
+    until(lambda: said.has(" is held", 2))
 
 
 def test_kill_does_not_wait_and_ends_holds(vm: Machine) -> None:

@@ -1,11 +1,14 @@
 """Telling people how to look at a machine that is held for them."""
 
+import collections
 import contextlib
 import os
 import shlex
+import threading
 from typing import TYPE_CHECKING
 
 from .errors import printable
+from .perprocess import per_process
 from .workers import Workers
 
 if TYPE_CHECKING:
@@ -48,7 +51,23 @@ def say(text: str, *, on_terminal: bool = False) -> None:
         runner may keep stderr for itself, until a test is over that waits for who is to see this.
     """
     with contextlib.suppress(OSError, RuntimeError):  # no thread can be had, or the interpreter exits
-        Workers.get().submit_observer(lambda: _print(f"{text}\n".encode(), on_terminal))
+        per_process(_Voice).say(f"{text}\n".encode(), on_terminal)
+
+
+class _Voice:
+    """Prints by threads of the framework's, in the order of the texts."""
+
+    def __init__(self) -> None:
+        self._texts: collections.deque[tuple[bytes, bool]] = collections.deque()
+        self._printing = threading.Lock()
+
+    def say(self, text: bytes, on_terminal: bool) -> None:
+        self._texts.append((text, on_terminal))
+        Workers.get().submit_observer(self._print_next)
+
+    def _print_next(self) -> None:
+        with self._printing:
+            _print(*self._texts.popleft())
 
 
 def _print(data: bytes, on_terminal: bool) -> None:

@@ -133,7 +133,7 @@ def test_what_a_guest_and_its_end_looked_like(harness: MakeHarness) -> None:
         input()
     """).hear()
     text = vmfsm("inspect", "target").stdout
-    assert re.match(r"target  stopped \(qemu-exit\) for \d", text)
+    assert re.match(r"target  stopped \((qemu-exit|guest-shutdown)\) for \d", text)
     assert "  qemu     ended with status 7" in text
     assert "\n  | vmfsm guest ready\n" in text
     states = [line.split()[2] for line in text.partition("STATE")[2].splitlines()[1:5]]

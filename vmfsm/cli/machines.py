@@ -64,6 +64,7 @@ class _Acting(threading.Thread):
         self.result: dict[str, Any] = {}
         self.failure: Failure | None = None
         self._act = act
+        self._error: Exception | None = None
 
     def run(self) -> None:
         try:
@@ -71,8 +72,6 @@ class _Acting(threading.Thread):
                 self.result = self._act(machine)
         except Exception as error:  # noqa: BLE001 - the main thread raises what is a defect
             self._error = error
-
-    _error: Exception | None = None
 
     def wait(self) -> None:
         self.join()

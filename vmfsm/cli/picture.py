@@ -13,6 +13,8 @@ from .output import age, duration, one_line
 from .ps import COLORS, program
 from .table import Cell, Column, print_table
 
+_LONGEST = 1e12
+"""Seconds that anything takes; what is beyond, infinite or no number is not shown."""
 _SLOW = 0.1
 """Seconds after which a hook's implementation is shown."""
 
@@ -53,7 +55,7 @@ def _rows(snapshot: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def _seconds(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+    return float(value) if isinstance(value, int | float) and abs(value) < _LONGEST else None
 
 
 def _for(value: object) -> str:
@@ -80,10 +82,11 @@ def _section(title: str) -> None:
 
 
 def _head(snapshot: dict[str, Any]) -> None:
-    state, reason, since = (_words(snapshot.get(name)) for name in ("state", "reason", "since"))
+    state, reason = _words(snapshot.get("state")), _words(snapshot.get("reason"))
+    since = _for(snapshot.get("since"))
     line = [click.style(state, fg=COLORS.get(state))]
     line += [f"({reason})"] if reason else []
-    line += [f"for {_for(snapshot['since'])}"] if since else []
+    line += [f"for {since}"] if since else []
     click.echo(f"{click.style(_words(snapshot.get('name')), bold=True)}  {' '.join(line)}")
     harness, paths = _mapping(snapshot.get("harness")), _mapping(snapshot.get("paths"))
     recording = _mapping(snapshot.get("recording"))

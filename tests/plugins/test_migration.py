@@ -451,9 +451,11 @@ def test_the_destination_dies(make: Make, source: Machine, how: str) -> None:
 def test_the_destination_dies_before_it_has_begun(source: Machine, destination: Machine) -> None:
     """Who is told of a death finds the machine in its final state."""
     os.kill(destination.pid or 0, signal.SIGSTOP)
-    before = len(destination.timeline)
+    known = len(destination.timeline)
     starting = InThread(source.migration.start, destination)
-    until(lambda: any(record.data.get("command") == "query-status" for record in destination.timeline[before:]))
+    until(
+        lambda: any(record.data.get("command") == "query-status" for record in destination.timeline[known:])
+    )
     os.kill(destination.pid or 0, signal.SIGKILL)
     with pytest.raises(MachineDied) as died:
         starting.result()

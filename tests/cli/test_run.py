@@ -1,7 +1,6 @@
 """`vmfsm run` with pipes: scripts, endings and their statuses, what goes to stdout and what to stderr."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from vmfsm_plugins.verdicts.rules import REPORTED, RULES
 
 from tests.cli.running import environment, vmfsm
 from tests.waiting import LIMIT, is_alive, until
+from vmfsm import registry
 from vmfsm.cli import program
 from vmfsm.cli.running.options import KINDS
 from vmfsm.cli.running.outcome import MEANINGS, RunStatus
@@ -267,16 +267,9 @@ def running(qemu: str) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def qemu_of(process: "subprocess.Popen[bytes]") -> int:
-    """The QEMU that a run has started (proc(5))."""
-    for name in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            parent = int(Path(f"/proc/{name}/stat").read_text().rpartition(") ")[2].split()[1])
-            command = Path(f"/proc/{name}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if parent == process.pid and command.startswith(b"qemu-system-x86_64\0"):
-            return int(name)
-    raise AssertionError("there is no QEMU")
+    (entry,) = [entry for entry in registry.machines() if entry.harness.pid == process.pid]
+    assert entry.pid is not None
+    return entry.pid
 
 
 @pytest.mark.parametrize(

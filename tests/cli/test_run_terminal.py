@@ -121,13 +121,13 @@ def test_the_escape_key_leads_in_commands(terminal: Terminal) -> None:
 
 
 def test_one_that_has_failed_is_kept(terminal: Terminal) -> None:
-    child = terminal("--expect", "no such thing", "--timeout", "0.3", "--hold-on-failure", *GUEST)
-    child.expect_exact("timed out after 0.3 s: kept for a look, and Ctrl-C ends it")
+    child = terminal("--expect", "ready", "--qmp", "no-such", "--hold-on-failure", *GUEST)
+    child.expect_exact("no-such has not been found: kept for a look, and Ctrl-C ends it")
     child.expect_exact("vmfsm release box")
     child.send("ping\r")
     child.expect_exact("pong")
     assert vmfsm("release", "box").returncode == 0
-    assert "FAILED (timeout)" in child.ends(124)
+    assert "FAILED (step-failed)" in child.ends(16)
 
 
 def test_interactive_ctrl_c_is_for_the_guest(terminal: Terminal) -> None:
@@ -160,9 +160,10 @@ def test_a_script_beside_a_person(terminal: Terminal) -> None:
 
 def test_the_status_line_where_the_console_goes_elsewhere(terminal: Terminal, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    child = terminal("--expect", "no such thing", "--timeout", "2", *GUEST, after=f" >{out}")
-    child.expect(r"\r\x1b\[7mbox: running [0-9]+ s \| 1/1 --expect 'no such thing' \([0-9] s left\)")
-    assert "\r\x1b[Kvmfsm run: FAILED (timeout)" in child.ends(124)
+    child = terminal("--expect", r"ready\r\n> ", "--expect", "no such thing", *GUEST, after=f" >{out}")
+    child.expect(r"\r\x1b\[7mbox: running [0-9]+ s \| 2/2 --expect 'no such thing' \([0-9]+ s left\)")
+    child.send("\x03")
+    assert "\r\x1b[Kstopping box (Ctrl-C kills it)" in child.ends(130)
     assert out.read_bytes() == b"vmfsm guest ready\r\n> "
 
 

@@ -11,7 +11,6 @@ from vmfsm import (
     Deadline,
     GuestPanicked,
     Machine,
-    MachineTimeout,
     State,
     Verdict,
     VMError,
@@ -256,7 +255,7 @@ class Session:
 
     def _of_error(self, error: Exception) -> Outcome:
         outcome = of_error(self.machine, error)
-        if isinstance(error, MachineTimeout) and self._total.expired:
+        if outcome.status is RunStatus.TIMEOUT and self._total.expired:
             where = self._doing.removeprefix("waiting for ")
             return outcome._replace(message=f"the total of {self._total.timeout:g} s was over in: {where}")
         if self.done and not self.done[-1].met and not isinstance(error, GuestPanicked):

@@ -7,6 +7,7 @@ import asyncio
 import atexit
 import contextlib
 import functools
+import importlib
 import logging
 import os
 import socket
@@ -17,11 +18,12 @@ from vmfsm.iothread import IOThread, outcome
 from vmfsm.paths import short_name
 from vmfsm.peers import check_peer, credentials
 from vmfsm.perprocess import per_process
+from vmfsm.workers import Workers
 
 if TYPE_CHECKING:
     from .connection import Connection
 
-# The rest is imported when somebody asks: a launch has no need of it.
+# The rest is imported when somebody asks, or a while after the first launch, which has no need of it.
 
 _LOGGER = logging.getLogger("vmfsm.control")
 
@@ -31,6 +33,8 @@ _ACCEPTED_A_TURN = 16
 _PAUSE = 1.0
 """Seconds until it is tried again to take a connection, where the system lacks descriptors."""
 
+_WARM_UP = 1.0
+"""Seconds until what is needed for an answer is made ready: who asks many harnesses waits for all of them."""
 _LAST_WORDS = 1.0
 """Seconds that the end of the program may take longer for those who are connected."""
 
@@ -60,6 +64,7 @@ class Server:
         _open.add(listener)
         self._io.loop.add_reader(listener, self._accept, listener)
         atexit.register(self._leave, path, os.getpid())
+        self._io.loop.call_later(_WARM_UP, Workers.get().submit, _warm_up)
 
     @property
     def descriptors(self) -> frozenset[int]:
@@ -151,6 +156,13 @@ def _bound(path: str) -> socket.socket:
     return listener
 
 
+def _warm_up() -> None:
+    """In a worker, which nothing may end: where it fails, who asks is told."""
+    with contextlib.suppress(Exception):
+        importlib.import_module("vmfsm.control.connection")
+        _version()
+
+
 def _greeting() -> dict[str, object]:
     from .protocol import PROTOCOL
 
@@ -167,7 +179,10 @@ def _greeting() -> dict[str, object]:
 def _version() -> str:
     from importlib import metadata
 
-    return metadata.version("vmfsm")
+    try:
+        return metadata.version("vmfsm")
+    except metadata.PackageNotFoundError:  # it runs from somewhere that it was not installed to
+        return "unknown"
 
 
 def _turn_away(connection: socket.socket) -> None:

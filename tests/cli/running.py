@@ -27,3 +27,12 @@ def vmfsm(*arguments: str, **env: str | None) -> subprocess.CompletedProcess[str
         env=environment(env),
         timeout=LIMIT,
     )
+
+
+PATIENT = {"VMFSM_TIMEOUT_SCALE": "20"}
+"""For who has to answer a command, be the machine ever so busy."""
+
+
+def patient_vmfsm(*arguments: str, **env: str | None) -> subprocess.CompletedProcess[str]:
+    """`vmfsm ARGUMENTS`, whose timeouts are longer than they say."""
+    return vmfsm(*arguments, **{**PATIENT, **env})

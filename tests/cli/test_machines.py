@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from tests.cli.harness import Harness, MakeHarness
-from tests.cli.running import environment, vmfsm
+from tests.cli.running import PATIENT, environment
+from tests.cli.running import patient_vmfsm as vmfsm
 from tests.cli.test_program import completions
 from tests.waiting import LIMIT, is_alive, until
 from vmfsm.cli.status import ExitStatus
@@ -79,10 +80,10 @@ def test_a_harness_that_stands_still_is_said_to_be_silent(harness: MakeHarness) 
     one = harness(IDLE + "input()").hear()
     (entry,) = one.entries()
     one.stop()
-    machine = listed("--timeout", "0.2")["target"]
+    machine = listed("--timeout", "0.01")["target"]
     assert (machine["status"], machine["state"], machine["pid"]) == ("silent", None, entry.pid)
-    assert rows(vmfsm("ps", "--timeout", "0.2").stdout)["target"][1] == "silent"
-    ran = vmfsm("inspect", "target")
+    assert rows(vmfsm("ps", "--timeout", "0.01").stdout)["target"][1] == "silent"
+    ran = vmfsm("inspect", "target", VMFSM_TIMEOUT_SCALE=None)
     assert (ran.returncode, ran.stdout) == (ExitStatus.NO_ANSWER, "")
     assert ran.stderr.startswith("vmfsm: target: ")
     assert str(one.pid) in ran.stderr
@@ -335,7 +336,7 @@ def at_terminal(*arguments: str, columns: int, **env: str | None) -> str:
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
-        env=environment(env),
+        env=environment({**PATIENT, **env}),
     )
     os.close(terminal)
     written = b""

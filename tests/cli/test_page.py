@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.running import environment
+from tests.cli.running import PATIENT, environment
 from tests.test_docs import BLOCKS, PROGRAM, SESSION, Block, after
 from tests.waiting import LIMIT, until
 from vmfsm import registry
@@ -62,7 +62,13 @@ def test_a_session_beside_a_program(block: Block, qemu: str, tmp_path: Path) -> 
     def run(command: str) -> str:
         words = ["bash", "-c", command]
         ran = subprocess.run(
-            words, check=False, capture_output=True, cwd=tmp_path, env=env, text=True, timeout=LIMIT
+            words,
+            check=False,
+            capture_output=True,
+            cwd=tmp_path,
+            env={**env, **PATIENT},
+            text=True,
+            timeout=LIMIT,
         )
         return ran.stdout
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.cli.running import vmfsm
+from tests.cli.running import patient_vmfsm, vmfsm
 from tests.waiting import LIMIT
 from vmfsm.cli.command import Command
 from vmfsm.cli.commands import COMMANDS, Row
@@ -151,7 +151,9 @@ def test_the_script_for_each_shell(shell: str) -> None:
 def completions(line: str, **env: str) -> list[str]:
     """What bash would offer for the last word."""
     words = line.split(" ")
-    ran = vmfsm(_VMFSM_COMPLETE="bash_complete", COMP_WORDS=line, COMP_CWORD=str(len(words) - 1), **env)
+    ran = patient_vmfsm(
+        _VMFSM_COMPLETE="bash_complete", COMP_WORDS=line, COMP_CWORD=str(len(words) - 1), **env
+    )
     assert (ran.returncode, ran.stderr) == (0, "")
     return [found.partition(",")[2] for found in ran.stdout.splitlines()]
 

@@ -198,6 +198,13 @@ def test_verdicts_outlive_their_records(qemu: str) -> None:
         assert "guest-panicked" in {verdict["data"]["verdict"] for verdict in verdicts}
 
 
+def test_what_differs_in_the_environment_is_told_before_the_launch_too(bare: MakeMachine) -> None:
+    vm = bare(env={**os.environ, "COLOUR": "red", "NOT_THERE": None})
+    assert vm.snapshot()["environment"] == {"COLOUR": "red"}
+    vm.launch()
+    assert vm.snapshot()["environment"] == {"COLOUR": "red"}
+
+
 def test_repr(bare: MakeMachine) -> None:
     vm = bare(name="demo")
     assert re.fullmatch(r"<Machine demo configured since \d+\.\d s>", repr(vm))

@@ -19,14 +19,12 @@ _TERMINAL = "/dev/tty"
 
 
 def how_to_attach(machine: "Machine", hold: "Hold") -> str:
-    """A line, or several for a machine that is kept for people."""
+    """Why it is held, and by which commands people get at what of it."""
     name = printable(machine.name)
     argument = shlex.quote(name)
     head = f"vmfsm: {name} is held ({printable(str(hold))}): its deadlines stand still"
-    if not hold.keep:
-        return f"{head} (vmfsm inspect {argument})"
     lines = [
-        f"{head}, and it is kept until it is released",
+        f"{head}, and it is kept until it is released" if hold.keep else head,
         f"  console: vmfsm console {argument}",
         f"  monitor: vmfsm qmp {argument}",
         f"  gdb:     vmfsm gdb {argument}",

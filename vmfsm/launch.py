@@ -86,7 +86,7 @@ class Launch:
         self.plan: LaunchPlan | None = None
         self.process: Process | None = None
         self.command: tuple[str, ...] = (*config.wrapper, config.binary, *config.args)
-        self.environment: Mapping[str, str | None] = config.env
+        self.environment: Mapping[str, str | None] | None = None
         """How QEMU's differs from this process's, as far as that is known; without its marks."""
         self.exit_status: int | None = None
         self.had_run = False

@@ -14,6 +14,8 @@ from .errors import describe
 from .iothread import IOThread
 from .jsonable import JSON, jsonable
 from .lifecycle import INITIAL, Event, Transition
+from .process import differences
+from .process import environment as compose
 from .redaction import redact_command, redact_environment
 from .timeline import Record
 
@@ -35,7 +37,8 @@ def take(machine: "Machine") -> dict[str, JSON]:
     verdicts, waits = machine._verdicts, machine._waits.in_progress()
     now = time.monotonic()
     config, launch = machine._config, machine._launch
-    environment = redact_environment(config.env if launch is None else launch.environment)
+    changed = None if launch is None else launch.environment
+    environment = redact_environment(differences(compose(config.env)) if changed is None else changed)
     command = redact_command(machine.command)
     cwd = _directory(config.cwd)
     picture = {

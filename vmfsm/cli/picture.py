@@ -87,6 +87,7 @@ def _head(snapshot: dict[str, Any]) -> None:
     line = [click.style(state, fg=COLORS.get(state))]
     line += [f"({reason})"] if reason else []
     line += [f"for {since}"] if since else []
+    line += ["when the last record was made"] if _mapping(snapshot.get("recording")) else []
     click.echo(f"{click.style(_words(snapshot.get('name')), bold=True)}  {' '.join(line)}")
     harness, paths = _mapping(snapshot.get("harness")), _mapping(snapshot.get("paths"))
     recording = _mapping(snapshot.get("recording"))
@@ -99,13 +100,23 @@ def _head(snapshot: dict[str, Any]) -> None:
         ("in", None, harness.get("cwd")),
         ("files", None, paths.get("directory")),
         ("logs", None, paths.get("log_dir")),
-        ("until", None, snapshot.get("taken") if recording else None),
+        ("last", None, _when(snapshot.get("taken")) if recording else None),
         *(("record", None, path) for path in _list(recording.get("files"))),
         *(("trouble", "yellow", problem) for problem in _list(recording.get("problems"))),
     ]
     for name, color, value in facts:
         if value:  # not cut, so that it can be copied
             click.echo(f"  {click.style(f'{name:8}', dim=True)} {click.style(_words(value), fg=color)}")
+
+
+def _when(taken: object) -> str:
+    """A time of day here, and how long ago that was."""
+    try:
+        at = datetime.fromisoformat(str(taken)).astimezone()
+    except (ValueError, OverflowError, OSError):
+        return ""
+    ago = (datetime.now().astimezone() - at).total_seconds()
+    return f"{at:%Y-%m-%d %H:%M:%S}, {age(max(0.0, ago))} ago"
 
 
 def _qemu(snapshot: dict[str, Any]) -> str:

@@ -5,9 +5,11 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from typing import IO, Any, NamedTuple
 
+from vmfsm import proc
 from vmfsm.errors import ConfigError
 from vmfsm.jsonable import JSON
 from vmfsm.paths import check_path
@@ -20,6 +22,8 @@ VERSION = 1
 _LONGEST_LINE = 16 * 1024 * 1024
 _MOST_PROBLEMS = 100
 _NAME = re.compile(r"(.*\.jsonl)(?:\.[0-9]{1,9})?", re.DOTALL)
+_CLOCK_PUT_RIGHT = 60.0
+"""Seconds by which a host's clock may have been, since the recording was begun."""
 _FINAL = frozenset({"stopped", "failed"})
 
 
@@ -27,6 +31,23 @@ class _File(NamedTuple):
     number: int
     path: str
     header: dict[str, Any]
+
+
+def _what_became_of(header: Mapping[str, Any]) -> str:
+    """Of the harness of a recording without an end, as far as that can be known from here."""
+    unknown = "was killed, or goes on"
+    try:
+        if header["host"]["name"] != os.uname().nodename:
+            return unknown
+        proc.pid_namespace()  # so that the next line is about processes that are seen here
+        harness = proc.identify(header["harness"]["pid"])
+        if harness is None or not harness.is_alive:
+            return "was killed"
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - harness.start_time / os.sysconf("SC_CLK_TCK")
+        is_another = time.time() - age > header["clocks"]["wall"] + _CLOCK_PUT_RIGHT
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
+        return unknown  # another system's, or made by somebody else
+    return "was killed" if is_another else "goes on"
 
 
 class Recording:
@@ -92,7 +113,7 @@ class Recording:
                     yield found
         if state not in _FINAL:
             what = f"in state {state}" if state else "before anything happened"
-            problems.append(f"it ends {what}: its harness was killed, or goes on")
+            problems.append(f"it ends {what}: its harness {_what_became_of(self._files[0].header)}")
         if len(problems) > _MOST_PROBLEMS:
             problems[_MOST_PROBLEMS:] = [f"and {len(problems) - _MOST_PROBLEMS} more"]
         self._problems = tuple(problems)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .lifecycle import TABLE, Event, Reason, State, Transition
     from .logpaths import open_for_log
     from .machine import Machine
-    from .paths import check_path
+    from .paths import check_path, socket_name
     from .peers import check_peer
     from .plan import LaunchPlan, escape
     from .plugins import PluginInfo
@@ -81,6 +81,7 @@ __all__ = (
     "jsonable",
     "open_for_log",
     "printable",
+    "socket_name",
 )
 
 # Where each is. They are imported when first asked for: the command line looks at machines with a small part
@@ -106,6 +107,7 @@ _MODULES = {
         "Verdict",
         "VMError",
         "printable",
+        "socket_name",
     ),
     "holds": ("Hold",),
     "hooks": ("hookimpl", "hookspec"),
@@ -113,7 +115,7 @@ _MODULES = {
     "lifecycle": ("TABLE", "Event", "Reason", "State", "Transition"),
     "logpaths": ("open_for_log",),
     "machine": ("Machine",),
-    "paths": ("check_path",),
+    "paths": ("check_path", "socket_name"),
     "peers": ("check_peer",),
     "plan": ("LaunchPlan", "escape"),
     "plugins": ("PluginInfo",),

@@ -25,7 +25,7 @@ LONGEST_ADDRESS = 107
 
 
 @contextlib.contextmanager
-def short_name(path: str) -> Iterator[str]:
+def socket_name(path: str) -> Iterator[str]:
     """A name for `path` that fits into a socket's address, as long as the block lasts. Linux only.
 
     :raises OSError: where the directory is not there, or even the file's own name is too long.

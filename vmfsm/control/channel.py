@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from vmfsm.deadline import Deadline
 from vmfsm.errors import MachineTimeout, VMError
-from vmfsm.paths import short_name
+from vmfsm.paths import socket_name
 from vmfsm.peers import check_peer
 
 from .protocol import LONGEST_ANSWER, PROTOCOL, decode, encode
@@ -166,7 +166,7 @@ def connect(path: str) -> socket.socket | None:
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.setblocking(False)
-        with short_name(path) as name:
+        with socket_name(path) as name:
             connection.connect(name)
         check_peer(connection)
     except BlockingIOError:

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from vmfsm.iothread import IOThread, outcome
-from vmfsm.paths import short_name
+from vmfsm.paths import socket_name
 from vmfsm.peers import check_peer, credentials
 from vmfsm.perprocess import per_process
 from vmfsm.workers import Workers
@@ -147,7 +147,7 @@ def _bound(path: str) -> socket.socket:
     try:
         listener.setblocking(False)
         os.fchmod(listener.fileno(), 0o600)  # Linux makes the file with it (unix(7))
-        with short_name(path) as name:
+        with socket_name(path) as name:
             listener.bind(name)
         listener.listen(_BACKLOG)
     except BaseException:

@@ -9,10 +9,11 @@ from vmfsm import ConfigError, escape
 from .errors import QMPCommandError
 from .request import make_request
 from .session import Session
-from .transport import LONGEST_PATH
 
 _LABEL = "gdb"
 """Of the stub's character device, also where it was made by `-s` or `-gdb`."""
+_LONGEST_PATH = 107
+"""Bytes of a path in Linux's `sockaddr_un` (unix(7)), without the NUL at its end."""
 _EVERYWHERE = {"", "0.0.0.0", "[::]"}
 
 
@@ -24,7 +25,7 @@ async def gdbstub(session: Session, machine: str, path: str) -> str:
     there = await _address(session, machine)
     if there is not None:
         return there
-    if len(os.fsencode(path)) > LONGEST_PATH:
+    if len(os.fsencode(path)) > _LONGEST_PATH:
         raise OSError(errno.ENAMETOOLONG, f"too long for a socket (base_dir): {path}")
     device = f"unix:{escape(path)},server=on,wait=off".replace("\\", "\\\\").replace('"', '\\"')
     arguments = {"command-line": f'gdbserver "{device}"'}

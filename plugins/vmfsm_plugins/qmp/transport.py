@@ -10,14 +10,11 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterator
 from typing import Any, Protocol
 
-from vmfsm import LaunchPlan, check_peer
+from vmfsm import LaunchPlan, check_peer, socket_name
 from vmfsm_plugins.blocking import in_thread
 
-LONGEST_PATH = 107
-"""Bytes of a path in Linux's `sockaddr_un` (unix(7)), without the NUL at its end."""
 _FULL_QUEUE = 0.01
 """Seconds until the next try where others wait for QEMU already."""
 
@@ -187,7 +184,7 @@ class _UnixListener:
         return _listening(plan.give(listener))
 
     def _bind(self, listener: socket.socket) -> None:
-        with _short(self._path) as path:
+        with socket_name(self._path) as path:
             try:
                 listener.bind(path)
             except OSError as error:
@@ -216,7 +213,7 @@ class _UnixListener:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.setblocking(False)
         try:
-            with _short(self._path) as path:
+            with socket_name(self._path) as path:
                 # Not asyncio's: it takes "the queue is full" (connect(2), EAGAIN) for "on its way".
                 while True:
                     try:
@@ -234,23 +231,6 @@ class _UnixListener:
             self._bound = False
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)
-
-
-@contextlib.contextmanager
-def _short(path: str) -> Iterator[str]:
-    """A name for `path` that fits into a socket address."""
-    if len(os.fsencode(path)) <= LONGEST_PATH:
-        yield path
-        return
-    directory, name = os.path.split(path)
-    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY)
-    try:
-        short = f"/proc/self/fd/{fd}/{name}"
-        if len(os.fsencode(short)) > LONGEST_PATH:
-            raise OSError(errno.ENAMETOOLONG, "the file's name is too long for a socket")
-        yield short
-    finally:
-        os.close(fd)
 
 
 async def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, Any]:

@@ -188,6 +188,7 @@ def test_a_slow_one_loses_the_oldest_records_and_is_told(bare: MakeMachine) -> N
     assert isinstance(lost, int)
     others = lost - (1_000 - len(floods))
     assert 0 <= others <= 5, "a few records of the launch were waiting, too"
+    assert seen == sorted(seen, key=lambda record: record.at)
     kinds = [record.kind for record in seen]
     assert kinds.index("dropped") < kinds.index("flood"), "it is told where the gap is"
     assert observer.transitions == list(machine.history), "changes of state are never lost"

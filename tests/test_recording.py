@@ -140,6 +140,7 @@ def write(path: Path, *lines: bytes, **header: object) -> recording.Recording:
         b'{"at": "1", "kind": "x", "data": {}}\n',
         b'{"at": NaN, "kind": "x", "data": {}}\n',
         b'{"at": 1e999, "kind": "x", "data": {}}\n',
+        b'{"at": 1e14, "kind": "x", "data": {}}\n',
         b'{"at": true, "kind": "x", "data": {}}\n',
         b'{"at": 1, "kind": 2, "data": {}}\n',
         b'{"at": 1, "kind": "x", "data": []}\n',
@@ -147,7 +148,7 @@ def write(path: Path, *lines: bytes, **header: object) -> recording.Recording:
         b"[" * 100_000 + b"\n",
         b"x" * (17 * 1024 * 1024) + b"\n",
     ],
-    ids=range(14),
+    ids=range(15),
 )
 def test_a_damaged_line_is_left_out(tmp_path: Path, damaged: bytes) -> None:
     it = write(tmp_path / "vm.jsonl", line("note", text="one"), damaged, line("note", text="two"), ENDED)
@@ -255,6 +256,32 @@ def test_times(tmp_path: Path) -> None:
     it = write(tmp_path / "vm.jsonl", ENDED)
     assert it.time(101.5).isoformat() == "2001-09-09T01:46:41.500000+00:00"
     assert it.snapshot()["taken"] == "2001-09-09T01:46:41+00:00"
+    with pytest.raises(OverflowError):
+        it.time(1e14)
+
+
+def test_a_clock_that_was_set_meanwhile(tmp_path: Path) -> None:
+    """Each file says how late it was."""
+    it = write(tmp_path / "vm.jsonl", line("note", at=101.0))
+    write(
+        tmp_path / "vm.jsonl.0002",
+        ENDED,
+        piece=2,
+        before=1,
+        clocks={"monotonic": 200.0, "wall": 1_000_003_700},
+    )
+    it = recording.read(tmp_path / "vm.jsonl")
+    assert it.time(50.0).isoformat() == "2001-09-09T01:45:50+00:00"
+    assert it.time(101.0).isoformat() == "2001-09-09T01:46:41+00:00"
+    assert it.time(201.0).isoformat() == "2001-09-09T02:48:21+00:00"
+
+
+@pytest.mark.parametrize("end", [1.99e10, -1.99e10])
+def test_times_at_their_ends(tmp_path: Path, end: float) -> None:
+    clocks = {"monotonic": -end, "wall": end}
+    json.dumps(write(tmp_path / "vm.jsonl", line("note", at=end), clocks=clocks).snapshot())
+    with pytest.raises(ConfigError):
+        write(tmp_path / "vm.jsonl", ENDED, clocks={"monotonic": 2 * end, "wall": end})
 
 
 def test_what_is_no_recording(tmp_path: Path) -> None:

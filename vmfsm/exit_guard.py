@@ -14,6 +14,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from .errors import printable
+from .observers import tell_all
 from .perprocess import per_process
 
 if TYPE_CHECKING:
@@ -82,3 +83,4 @@ class ExitGuard:
                 # Not through logging, which may have been shut down already.
                 said = printable(str(error))
                 os.write(2, f"{machine.name}: at exit: {said}\n".encode(errors="backslashreplace"))
+        tell_all()

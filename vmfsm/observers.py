@@ -4,12 +4,15 @@ import asyncio
 import collections
 import functools
 import logging
+import os
+import threading
 import time
 from collections.abc import Callable
 
 from .caller import Job
 from .iothread import IOThread
 from .lifecycle import Transition
+from .perprocess import existing
 from .plugins import Implementation, PluginSet
 from .timeline import Record
 from .workers import Workers
@@ -22,6 +25,26 @@ _ENOUGH_BYTES = 256 * 1024
 """So many are not kept back."""
 _MOST_PENDING_BYTES = 16 * 1024 * 1024
 _LOGGER = logging.getLogger("vmfsm.observers")
+_untold: "set[Observers]" = set()
+os.register_at_fork(after_in_child=_untold.clear)
+
+
+def tell_all() -> None:
+    """Have observers told what they were not yet, at most `PATIENCE` seconds: the interpreter exits.
+
+    Not on the I/O thread.
+    """
+    io = existing(IOThread)
+    if io is None:
+        return
+    told = threading.Event()
+
+    async def tell() -> None:
+        await asyncio.gather(*(observers.told() for observers in _untold))
+        told.set()
+
+    io.post(lambda: io.start(tell()))
+    told.wait(PATIENCE)
 
 
 class Observers:
@@ -50,6 +73,7 @@ class Observers:
     def add(self, record: Record, size: int, transition: Transition | None = None) -> None:
         if not self._implementations:
             return
+        _untold.add(self)
         self._pending.append((record, size))
         self._bytes += size
         if transition is not None:
@@ -89,7 +113,8 @@ class Observers:
             self._pending.clear()
             self._bytes = 0
             if self._dropped:
-                batch.insert(0, Record("dropped", time.monotonic(), {"records": self._dropped}))
+                at = batch[0].at if batch else time.monotonic()
+                batch.insert(0, Record("dropped", at, {"records": self._dropped}))
                 self._dropped = 0
             job = Job(io, self._machine, functools.partial(self._call_all, transitions, tuple(batch)))
             Workers.get().submit_observer(job.run)
@@ -101,6 +126,8 @@ class Observers:
         self._telling = False
         if self._pending:
             self._soon = io.loop.call_later(PACE, self._begin)
+        else:
+            _untold.discard(self)
 
     def _call_all(self, transitions: list[Transition], batch: tuple[Record, ...]) -> None:
         """In a worker."""

@@ -1,4 +1,4 @@
-"""A harness that is killed: what it recorded is there, whole lines up to a moment before."""
+"""A harness that is killed, or just ends: what it recorded is there, in order, up to a moment before."""
 
 import contextlib
 import os
@@ -16,72 +16,110 @@ from tests.recordings import files_in, path_of, read
 from tests.waiting import LIMIT, until
 from vmfsm import Machine, recording
 
-# Does as much as it can.
-HARNESS = """
-import sys, time
+MAKE = """
+import os, sys
 from vmfsm import Machine
-from vmfsm.testing import GUEST_ARGS
 
-args = [*GUEST_ARGS, "-nodefaults"]
-options = {"recorder": {"directory": sys.argv[1], "max_bytes": 1 << 20, "files": 4}}
-with Machine("qemu-system-x86_64", args, name="victim", base_dir=sys.argv[2], options=options) as vm:
-    for launch in range(100):
-        vm.launch()
-        vm.console.expect("ready")
-        print("up", flush=True)
-        for number in range(50 if launch % 2 else 500):
-            vm.qmp.execute("query-status")
-        vm.shutdown()
+options = {"recorder": {"directory": sys.argv[1], "max_bytes": 65_536, "files": 4}}
+vm = Machine("qemu-system-x86_64", ["-M", "none"], name="victim", base_dir=sys.argv[2], options=options)
 """
+
+# Does as much as it can.
+BUSY = (
+    MAKE
+    + """
+for launch in range(1000):
+    vm.launch()
+    for serial in range(500):
+        vm.note("busy", serial=serial, more="x" * 300)
+        if serial % 50 == 25:
+            vm.qmp.execute("query-status")
+            print("up", flush=True)
+    vm.shutdown()
+"""
+)
+
+
+def command(program: str, directory: Path, base: Path) -> list[str]:
+    base.mkdir(exist_ok=True)
+    return [sys.executable, "-c", program, str(directory), str(base)]
 
 
 @contextlib.contextmanager
-def harness(directory: Path, base: Path) -> Iterator["subprocess.Popen[str]"]:
-    base.mkdir(exist_ok=True)
-    command = [sys.executable, "-c", HARNESS, str(directory), str(base)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+def busy(directory: Path, base: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A harness that has something in its recording, and is killed at the end."""
+    with subprocess.Popen(command(BUSY, directory, base), stdout=subprocess.PIPE, text=True) as process:
         try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "up\n"
             yield process
         finally:
             process.kill()
     until(lambda: os.listdir(base) == [])  # its watchdog sees to that, and to QEMU
 
 
+def recordings_in(directory: Path, *, harnesses: int) -> list[recording.Recording]:
+    """Each of them, but one of each harness that was killed while it wrote the header."""
+    paths = list(directory.glob("*.jsonl"))
+    whole = [path for path in paths if b"\n" in path.read_bytes()]
+    assert len(paths) - len(whole) <= harnesses
+    return [recording.read(path) for path in sorted(whole)]
+
+
+def assert_has_no_gaps(it: recording.Recording) -> None:
+    """But the one of which it says so; and no line but the last is cut."""
+    records = list(it.records())
+    serials = []
+    missing = 0
+    for record in records:
+        if record.kind == "note":
+            serials.append(record.data["serial"])
+        elif record.kind == "dropped":
+            assert record.data["error"] == "removed to make room"
+            assert not missing, "one gap"
+            missing = len(serials)
+    end = serials[missing:]
+    assert serials[:missing] == list(range(missing))
+    first = end[0] if missing and end else 0
+    assert isinstance(first, int)
+    assert end == list(range(first, first + len(end)))
+    rest = [
+        problem
+        for problem in it.problems
+        if not problem.endswith((": its harness was killed", "to make room"))
+    ]
+    assert [
+        problem for problem in rest if not problem.endswith("is cut off: that is where writing ended")
+    ] == []
+    assert len(rest) <= 1
+
+
 def test_killed_at_any_time(qemu: str, tmp_path: Path) -> None:
-    chance = random.Random(0)
+    chance = random.Random()
     for number in range(3):
         directory = tmp_path / f"records-{number}"
-        with harness(directory, tmp_path / "base") as process:
-            assert process.stdout is not None
-            for _ in range(1 + number % 2):
-                assert process.stdout.readline() == "up\n"
-            time.sleep(chance.random() * 0.2)
+        with busy(directory, tmp_path / "base") as process:
+            time.sleep(chance.random() * 0.3)
             process.send_signal(signal.SIGKILL)
             process.wait(LIMIT)
-            killed = time.monotonic()
-        *_, last = files_in(directory)
-        it = recording.read(last)
-        records = list(it.records())
-        cut = [problem for problem in it.problems if "cut off" not in problem]
-        assert all("its harness was killed" in problem or "to make room" in problem for problem in cut)
-        assert killed - records[-1].at < LIMIT
-        for path in files_in(directory)[:-1]:
-            assert list(recording.read(path).records())
+        its = recordings_in(directory, harnesses=1)
+        assert its
+        for it in its:
+            assert_has_no_gaps(it)
+        for it in its[:-2]:
+            assert it.snapshot()["state"] == "stopped"
 
 
-def test_in_the_middle_of_a_launch(qemu: str, tmp_path: Path) -> None:
-    """While it does something all the time."""
-    with harness(tmp_path / "records", tmp_path / "base") as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        until(lambda: any(b"guest ready" in path.read_bytes() for path in files_in(tmp_path / "records")[:1]))
-        process.send_signal(signal.SIGKILL)
-        process.wait(LIMIT)
-    it = recording.read(files_in(tmp_path / "records")[0])
-    assert it.problems[-1] == "it ends in state running: its harness was killed"
-    picture = it.snapshot()
-    assert (picture["state"], picture["exit_status"]) == ("running", None)
-    assert "ready" in str(picture["details"])
+def test_two_processes_record_into_one_directory(qemu: str, tmp_path: Path) -> None:
+    """Machines of the same name, at the same time."""
+    with busy(tmp_path / "records", tmp_path / "a") as one, busy(tmp_path / "records", tmp_path / "b") as two:
+        pass
+    pids: set[object] = set()
+    for it in recordings_in(tmp_path / "records", harnesses=2):
+        assert_has_no_gaps(it)
+        assert isinstance(it.header["harness"], dict)
+        pids.add(it.header["harness"]["pid"])
+    assert pids == {one.pid, two.pid}
 
 
 def test_nothing_is_kept_back(qemu: str, tmp_path: Path) -> None:
@@ -99,48 +137,25 @@ def replies_in(path: str) -> int:
     return sum(record.kind == "qmp-reply" for record in recording.read(path).records())
 
 
-@pytest.mark.parametrize("way", ["exit", "os-exit"])
-def test_a_harness_that_just_ends(qemu: str, tmp_path: Path, way: str) -> None:
-    """By `sys.exit` machines are ended, and that is recorded; by `os._exit` it is as if killed."""
-    body = (
-        HARNESS.replace(
-            "        for number",
-            "        "
-            + ("sys.exit()" if way == "exit" else "import os; os._exit(0)")
-            + "\n        for number",
-        )
-        .replace("with Machine(", "vm = Machine(")
-        .replace(") as vm:", ")\nif True:")
-    )
-    (tmp_path / "base").mkdir()
-    command = [sys.executable, "-c", body, str(tmp_path / "records"), str(tmp_path / "base")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+@pytest.mark.parametrize(
+    ("end", "state", "reason", "said"),
+    [
+        ("vm.launch(); vm.note('last words')", "stopped", "killed", True),
+        ("vm.launch(); vm.shutdown(); vm.note('last words')", "stopped", "requested", True),
+        ("vm.launch(); os._exit(0)", "running", None, False),
+    ],
+    ids=["running", "after-shutdown", "os-exit"],
+)
+def test_a_harness_that_just_ends(
+    qemu: str, tmp_path: Path, end: str, state: str, reason: str | None, said: bool
+) -> None:
+    """Machines are ended, and all of it is recorded; by `os._exit` it is as if killed."""
+    program = command(MAKE + end, tmp_path / "records", tmp_path / "base")
+    done = subprocess.run(program, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     it = read(str(files_in(tmp_path / "records")[0]))
     picture = it.snapshot()
-    if way == "exit":
-        assert (picture["state"], picture["reason"]) == ("stopped", "killed")
-        assert not it.problems
-    else:
-        assert picture["state"] == "running"
+    assert (picture["state"], picture["reason"]) == (state, reason)
+    assert ("last words" in [record.data.get("text") for record in it.records()]) == said
+    assert bool(it.problems) == (state == "running")
     until(lambda: os.listdir(tmp_path / "base") == [])
-
-
-def test_two_processes_record_into_one_directory(qemu: str, tmp_path: Path) -> None:
-    """Machines of the same name, at the same time."""
-    with (
-        harness(tmp_path / "records", tmp_path / "a") as one,
-        harness(tmp_path / "records", tmp_path / "b") as two,
-    ):
-        for process in (one, two):
-            assert process.stdout is not None
-            assert process.stdout.readline() == "up\n"
-    pids: set[object] = set()
-    for path in files_in(tmp_path / "records"):
-        it = recording.read(path)
-        records = list(it.records())
-        assert [record.kind for record in records].count("spawn") <= 1
-        assert records == sorted(records, key=lambda record: record.at)
-        assert isinstance(it.header["harness"], dict)
-        pids.add(it.header["harness"]["pid"])
-    assert pids == {one.pid, two.pid}

@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import math
 import os
 import re
 import time
@@ -123,8 +122,13 @@ class Recording:
 
         :raises OverflowError: for what is no time.
         """
-        clocks = self._files[0].header["clocks"]
-        return datetime.datetime.fromtimestamp(clocks["wall"] - clocks["monotonic"] + at, datetime.UTC)
+        of_files = [file.header["clocks"] for file in self._files]  # anew in each: both may go differently
+        clocks = [clocks for clocks in of_files if clocks["monotonic"] <= at][-1:] or of_files[:1]
+        since = clocks[0]["wall"] - clocks[0]["monotonic"] + at
+        try:
+            return datetime.datetime.fromtimestamp(since, datetime.UTC)
+        except (ValueError, OSError) as error:
+            raise OverflowError(f"{at} is no time: {error}") from error
 
     def snapshot(self) -> dict[str, JSON]:
         """The picture that `Machine.snapshot` gives, of when the last record was made. Reads the files.
@@ -186,7 +190,7 @@ def _header(path: str) -> dict[str, Any] | None:
     is_whole = (
         all(isinstance(text, str) for text in texts)
         and all(type(number) is int and number >= 0 for number in numbers)
-        and all(_is_number(time) for time in times)
+        and all(_is_time(time) for time in times)
     )
     return header if is_whole else None
 
@@ -226,15 +230,14 @@ def _parsed(line: bytes) -> object:
 
 def _record(value: object) -> Record | None:
     match value:
-        case {"at": int() | float() as at, "kind": str(kind), "data": dict(data)} if _is_number(at):
+        case {"at": int() | float() as at, "kind": str(kind), "data": dict(data)} if _is_time(at):
             return Record(kind, at, data)
     return None
 
 
-def _is_number(value: object) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    return -1e15 < value < 1e15 and math.isfinite(value)
+def _is_time(value: object) -> bool:
+    """Seconds: no sum of three leaves the years that a `datetime` has."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -2e10 < value < 2e10
 
 
 def _lost(record: Record) -> str:

@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Sequence
 
 from vmfsm import Machine, Secrets
 
@@ -13,21 +14,20 @@ FORMAT, VERSION = "vmfsm-recording", 1
 
 def header_of(machine: Machine, launch: int) -> dict[str, object]:
     """For one launch of `machine`; what only the file itself knows is added by that."""
-    return {
-        "format": FORMAT,
-        "version": VERSION,
+    told = {
         "name": machine.name,
         "launch": launch,
-        "command": machine.secrets.redact_all(machine.command),
+        "command": _without_secrets(machine.command),  # which the machine learns as late as it is started
         "harness": {
             "pid": os.getpid(),
-            "command": machine.secrets.redact_all(_own_command()),
+            "command": _own_command(),
             "cwd": _cwd(),
             "test": os.environ.get("PYTEST_CURRENT_TEST"),
         },
         **_surroundings(),
-        "plugins": [machine.secrets.redact_all(plugin._asdict()) for plugin in machine.plugins],
+        "plugins": [plugin._asdict() for plugin in machine.plugins],
     }
+    return {"format": FORMAT, "version": VERSION, **machine.secrets.redact_all(told)}
 
 
 def clocks() -> dict[str, object]:
@@ -44,9 +44,13 @@ def _cwd() -> str | None:
 
 @functools.cache
 def _own_command() -> tuple[str, ...]:
+    return _without_secrets(sys.orig_argv)
+
+
+def _without_secrets(command: Sequence[str]) -> tuple[str, ...]:
     secrets = Secrets()
-    secrets.learn_command(sys.orig_argv)
-    return tuple(map(secrets.redact, sys.orig_argv))
+    secrets.learn_command(command)
+    return tuple(map(secrets.redact, command))
 
 
 @functools.cache

@@ -71,7 +71,7 @@ class Pieces:
             self.close()  # it was removed: what is written there is lost
             self._identity = None
         elif self._identity is not None:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # it was removed, or a link is there
                 fd = os.open(self._path, _FLAGS)
                 found = os.fstat(fd)
                 if (found.st_dev, found.st_ino) == self._identity:

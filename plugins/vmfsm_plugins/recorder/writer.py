@@ -43,7 +43,10 @@ class Recording:
 
 
 class Writer:
-    """Writes the recordings of one directory, in a thread that is there while one is open."""
+    """Writes the recordings of one directory, in a thread that is there while one is open.
+
+    Where there can be none, as when the interpreter exits, whoever adds lines writes them.
+    """
 
     def __init__(self) -> None:
         self.is_prepared = False
@@ -61,7 +64,7 @@ class Writer:
         return since is not None and time.monotonic() - since > PATIENCE
 
     def add(self, recording: Recording, lines: Sequence[bytes], *, close: bool = False) -> None:
-        """Have lines written. Never waits for a file; the oldest are dropped where it is too slow.
+        """Have lines written. Does not wait for a file; the oldest are dropped where it is too slow.
 
         :param close: nothing more is expected.
         """
@@ -79,14 +82,12 @@ class Writer:
             if not recording.queued:
                 recording.queued = True
                 self._queue.append(recording)
-            if self._thread is None:
-                thread = threading.Thread(target=self._work, name="vmfsm-recorder", daemon=True)
-                with contextlib.suppress(RuntimeError):  # there can be none: the interpreter exits, say
-                    thread.start()
-                    self._thread = thread
+            has_thread = self._thread is not None or self._start()
             self._changed.notify_all()
         if recording.dropped and not had_dropped:
             _warn(recording, TOO_SLOW)
+        while not has_thread and self._write_next():
+            pass
 
     def flush(self, recording: Recording) -> None:
         """Wait until all that was added is written, or was tried to: `PATIENCE` seconds, once."""
@@ -95,9 +96,18 @@ class Writer:
                 self._changed.wait_for(lambda: not recording.queued, PATIENCE)
 
     def flush_all(self) -> None:
-        """The same for every recording."""
-        for recording in tuple(self._open):
-            self.flush(recording)
+        """The same for all recordings together."""
+        if not self.hangs:
+            with self._changed:
+                self._changed.wait_for(lambda: not any(one.queued for one in self._open), PATIENCE)
+
+    def _start(self) -> bool:
+        """Whether there is a thread now."""
+        thread = threading.Thread(target=self._work, name="vmfsm-recorder", daemon=True)
+        with contextlib.suppress(RuntimeError):
+            thread.start()
+            self._thread = thread
+        return self._thread is not None
 
     # -- in its thread --------------------------------------------------------------------------------------
 
@@ -109,25 +119,33 @@ class Writer:
                         self._thread = None
                         return
                     self._changed.wait()
-                recording = self._queue.popleft()
-                lines, closing, lost = list(recording.pending), recording.closing, recording.lost
-                recording.pending.clear()
-                recording.bytes = recording.lost = 0
-                self._busy_since = time.monotonic()
-            unwritten, unsaid = _write(recording, lines, lost)
-            if closing:
-                recording.pieces.close()
-            with self._changed:
-                self._busy_since = None
-                recording.dropped += unwritten
-                recording.lost += unsaid
-                if recording.pending or recording.closing != closing:
-                    self._queue.append(recording)
-                else:
-                    recording.queued = False
-                    if closing:
-                        self._open.discard(recording)
-                self._changed.notify_all()
+            self._write_next()
+
+    def _write_next(self) -> bool:
+        """Whether there was something to write."""
+        with self._changed:
+            if not self._queue:
+                return False
+            recording = self._queue.popleft()
+            lines, closing, lost = list(recording.pending), recording.closing, recording.lost
+            recording.pending.clear()
+            recording.bytes = recording.lost = 0
+            self._busy_since = time.monotonic()
+        unwritten, unsaid = _write(recording, lines, lost)
+        if closing:
+            recording.pieces.close()
+        with self._changed:
+            self._busy_since = None
+            recording.dropped += unwritten
+            recording.lost += unsaid
+            if recording.pending or recording.closing != closing:
+                self._queue.append(recording)
+            else:
+                recording.queued = False
+                if closing:
+                    self._open.discard(recording)
+            self._changed.notify_all()
+        return True
 
 
 def _write(recording: Recording, lines: list[bytes], lost: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,21 @@ def test_the_deadline(posing: Pose) -> None:
     with pytest.raises(LaunchError, match=r"not up after 0\.5 s: the choice of an accelerator is running"):
         vm.launch(timeout=0.5)
     assert (vm.state, vm.reason) == (State.FAILED, Reason.DEADLINE)
+
+
+def test_no_time_passes_while_it_is_held(posing: Pose, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    fake = posing(["tcg"], on_help=wait_for(go))
+    vm = Machine(fake.path, GUEST_ARGS, accel="best")
+    vm.hold("a look")
+    launch = InThread(vm.launch, timeout=0.5)
+    until(lambda: fake.runs)
+    begin = time.monotonic()
+    until(lambda: launch.over or time.monotonic() > begin + 1)
+    go.touch()
+    launch.result()
+    vm.release()
+    vm.shutdown()
 
 
 @pytest.mark.parametrize("call", ["kill", "shutdown"])

@@ -416,6 +416,29 @@ def test_shutdown_waits_where_it_is_kept(vm: Machine, capfd: pytest.CaptureFixtu
     assert said.text.index(" is held") < said.text.index(": shutdown waits")
 
 
+@pytest.mark.parametrize(
+    ("operation", "wait"),
+    [
+        ("shutdown: waits for the release", Machine.shutdown),
+        ("wait_released", Machine.wait_released),
+    ],
+)
+def test_who_waits_for_the_release_is_shown(
+    vm: Machine, operation: str, wait: Callable[[Machine], object]
+) -> None:
+    hold = vm.hold("a look", keep=True)
+
+    def shown() -> list[Any]:
+        waits: Any = vm.snapshot()["waits"]
+        return [one["operation"] for one in waits]
+
+    waiting = InThread(wait, vm)
+    until(lambda: shown() == [operation])
+    hold.release()
+    waiting.result()
+    assert shown() == []
+
+
 def test_a_plain_hold_is_told_once_and_keeps_nothing(vm: Machine, capfd: pytest.CaptureFixture[str]) -> None:
     for _ in range(3):
         with vm.hold("a look"):

@@ -7,13 +7,16 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pexpect
 import pytest
 
+from tests.conftest import MakeMachine
 from tests.scripts import run_script
-from tests.waiting import LIMIT, is_alive, until
+from tests.waiting import LIMIT, InThread, is_alive, until
+from vmfsm import State
+from vmfsm.debuggers import at_prompt
 
 if TYPE_CHECKING:
     Spawn = pexpect.spawn[str]
@@ -229,6 +232,22 @@ def test_pytest_at_a_failure(run: Run, tmp_path: Path) -> None:
     assert harness.ends() == 1
 
 
+class Proxy:
+    """Stands for what is not there."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> NoReturn:  # type: ignore[override]
+        raise RuntimeError("not there")
+
+    def user_login(self) -> object:
+        """As debuggers name their methods."""
+        return InThread(at_prompt).result()
+
+
+def test_what_is_only_named_as_debuggers_are_is_none() -> None:
+    assert Proxy().user_login() is None
+
+
 # -- failures -----------------------------------------------------------------------------------------------
 
 FAILS = """
@@ -279,6 +298,21 @@ def test_what_is_no_failure_holds_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     ran = run_script(f"with vm: raise {what}", tmp_path)
     assert ran.left == []
     assert "is held" not in ran.err
+
+
+def test_the_io_thread_never_waits_at_a_failure(bare: MakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what would release it."""
+    monkeypatch.setenv("VMFSM_HOLD", "on-failure")
+    vm = bare().launch()
+
+    async def fail() -> None:
+        with vm:
+            raise ValueError("in a coroutine")
+
+    with pytest.raises(ValueError, match="in a coroutine"):
+        vm.run(fail(), timeout=5, operation="fail")
+    assert vm.held is None
+    assert vm.state is State.RUNNING
 
 
 @pytest.mark.parametrize("what", ["ValueError(3)", "__import__('pytest').fail.Exception('no')"])

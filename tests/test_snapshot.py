@@ -312,8 +312,14 @@ def raising(error: BaseException) -> Any:
     return raise_it
 
 
-class Rude(dict[str, object]):
-    def items(self) -> Any:
+class Rude(Mapping[str, object]):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, key: str) -> object:
+        return key
+
+    def __iter__(self) -> Any:
         raise RuntimeError("I am rude")
 
 
@@ -323,7 +329,7 @@ def test_what_is_wrong_with_a_part_costs_only_that(bare: MakeMachine) -> None:
         Shows("silent", lambda machine: None),
         Shows("list", lambda machine: ["what?"]),
         Shows("raises", raising(ValueError("no\nmore"))),
-        Shows("rude", lambda machine: Rude(a=1)),
+        Shows("rude", lambda machine: Rude()),
     )
     assert check(vm.snapshot())["details"] == {
         "good": {"name": vm.name, "set": [1], "raw": "\\xff"},
@@ -409,6 +415,17 @@ def test_the_line_for_a_shell_starts_the_same(bare: MakeMachine, tmp_path: Path)
     again = subprocess.run(["sh", "-c", shell], cwd="/", check=False)
     assert (again.returncode, said.read_text()) == (3, by_us)
     assert f"{there}\n" in by_us
+
+
+def test_where_it_was_started_is_where_it_is(
+    bare: MakeMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    vm = bare().launch()
+    monkeypatch.chdir("/")
+    picture = vm.snapshot()
+    assert picture["cwd"] == os.path.realpath(f"/proc/{vm.pid}/cwd") == str(tmp_path)
+    assert str(picture["shell"]).startswith(f"cd {tmp_path} && ")
 
 
 def test_a_machine_with_a_monitor_can_be_started_from_it(qemu: str) -> None:

@@ -164,7 +164,7 @@ def refusal(asking: Asking, accelerator: str, guest: Guest | None) -> str | None
 
     :raises VMError: when the asking was cancelled or its deadline is over.
     """
-    limit = Deadline(asking.deadline.as_timeout(LIMIT))
+    limit = Deadline(asking.deadline.as_timeout(LIMIT), asking.deadline.clock)
     given = [] if guest is None else [_Image(guest)]
     args = (*_MACHINE, "-accel", accelerator, *(("-M", "none") if guest is None else ()))
     try:

@@ -57,7 +57,7 @@ class Answers:
                 while not pending.over:
                     if deadline.expired or given_up():
                         raise TimeoutError("another thread has not got the answer yet")
-                    self._changed.wait(deadline.remaining())
+                    self._changed.wait(deadline.nap())
                 if pending.refusal is not None:
                     raise copy.copy(pending.refusal) from pending.refusal
                 if self._pending.get(key) is pending:

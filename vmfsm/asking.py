@@ -100,7 +100,7 @@ class Asking:
         given: Sequence[object] = (),
         wrapper: Sequence[str] = (),
     ) -> Machine:
-        return Machine(
+        machine = Machine(
             self.binary,
             args,
             name=name,
@@ -110,6 +110,9 @@ class Asking:
             plugins=given,
             block=[plugin for plugin in plugins.installed() if plugin not in keep],
         )
+        if self.deadline.clock is not None:
+            machine._clock = self.deadline.clock  # while who asks is held, no time passes here either
+        return machine
 
     @contextlib.contextmanager
     def _entered(self, machine: Machine) -> Iterator[None]:

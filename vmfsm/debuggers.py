@@ -76,7 +76,7 @@ def _is_at_prompt(frame: FrameType | None) -> bool:
             return True
         if code.co_name == "interaction" or code.co_name.startswith("user_"):
             bdb = sys.modules.get("bdb")
-            if bdb is not None and isinstance(frame.f_locals.get("self"), bdb.Bdb):
+            if bdb is not None and issubclass(type(frame.f_locals.get("self")), bdb.Bdb):
                 return True
         frame = frame.f_back
     return False

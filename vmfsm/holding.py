@@ -13,6 +13,7 @@ from .hold_modes import ON_FAILURE, is_failure
 from .holds import Hold
 from .iothread import IOThread
 from .launch import Launch
+from .waits import Wait
 
 if TYPE_CHECKING:
     from .machine import Machine
@@ -63,6 +64,16 @@ def _post(record: Callable[[str, dict[str, object]], object], kind: str, data: d
             io.post(record, kind, data)
 
 
+def wait(machine: "Machine", operation: str, over: Callable[[], object], deadline: Deadline) -> bool:
+    """Wait until `over()`, as a release may bring about, and be seen to; `False` at the deadline."""
+    shown = Wait(operation, deadline)
+    machine._waits.add(shown)
+    try:
+        return machine._holds.wait(over, deadline)
+    finally:
+        machine._waits.remove(shown)
+
+
 def await_unkept(machine: "Machine", launch: Launch) -> None:
     """Wait until nobody keeps the machine, or QEMU is gone; in a thread that is about to end it.
 
@@ -84,7 +95,7 @@ def await_unkept(machine: "Machine", launch: Launch) -> None:
         )
     name = printable(machine.name)
     say(f"vmfsm: {name}: shutdown waits until it is released: {release_by(name)}", on_terminal=True)
-    machine._holds.wait(is_free, Deadline(None))
+    wait(machine, "shutdown: waits for the release", is_free, Deadline(None))
 
 
 def hold_failure(machine: "Machine", error: BaseException) -> None:
@@ -94,10 +105,14 @@ def hold_failure(machine: "Machine", error: BaseException) -> None:
     """
     launch = machine._launch
     wanted = ON_FAILURE in machine._hold_modes and is_failure(error)
-    if not wanted or launch is None or machine.pid is None:
-        return
+    if not wanted or launch is None or machine.pid is None or launch.io.inside():
+        return  # the I/O thread is never to wait: nobody could release anything any more
+
+    def is_over() -> bool:
+        return hold.released or launch.gone.done()
+
     with begin(machine, f"the test failed: {describe(error)}", keep=True, on_terminal=True) as hold:
         try:
-            machine._holds.wait(lambda: hold.released or launch.gone.done(), Deadline(None))
+            wait(machine, "release after a failure", is_over, Deadline(None))
         except KeyboardInterrupt:
             say(f"vmfsm: {printable(machine.name)} is released by Ctrl-C", on_terminal=True)

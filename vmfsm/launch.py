@@ -40,6 +40,7 @@ from .iothread import IOThread, outcome
 from .lifecycle import Event, Reason, State
 from .losses import Losses
 from .ownership import Owned, Ownership
+from .paths import in_full
 from .plan import LaunchPlan, Polite
 from .plugins import PluginSet
 from .preparation import compose_command, prepare
@@ -88,6 +89,8 @@ class Launch:
         self.command: tuple[str, ...] = (*config.wrapper, config.binary, *config.args)
         self.environment: Mapping[str, str | None] | None = None
         """How QEMU's differs from this process's, as far as that is known; without its marks."""
+        self.cwd: str | None = None
+        """QEMU's working directory, in full, where there was a QEMU to start in it."""
         self.exit_status: int | None = None
         self.had_run = False
         """It got as far as `running`."""
@@ -468,6 +471,7 @@ class Launch:
             check_fd(fd)
         self._machine.secrets.learn_command(self.command)
         self.environment = differences(plan.env)
+        self.cwd = in_full(self._config.cwd)
         environment = redact_environment(self.environment)
         what: dict[str, object] = {
             "command": self.command,

@@ -481,7 +481,7 @@ class Machine:
         """
         deadline = Deadline(timeout)
         self._io("wait_released", in_hooks=True)
-        if not self._holds.wait(lambda: not self._holds.held, deadline):
+        if not holding.wait(self, "wait_released", lambda: not self._holds.held, deadline):
             error = MachineTimeout(f"{self.name}: held for {deadline.timeout:g} s and on: {self._holds}")
             error.operation, error.timeout = "wait_released", deadline.timeout
             raise self._with_evidence(error)

@@ -20,6 +20,14 @@ def check_path(path: object, *, field: str = "path") -> str:
     return name
 
 
+def in_full(directory: str | None) -> str | None:
+    """A directory as an absolute path, this process's without one; `None` where that is gone."""
+    try:
+        return os.path.abspath(directory or ".")
+    except OSError:
+        return directory
+
+
 LONGEST_ADDRESS = 107
 """Bytes of a socket's, unix(7)."""
 

@@ -14,6 +14,7 @@ from .errors import describe
 from .iothread import IOThread
 from .jsonable import JSON, jsonable
 from .lifecycle import INITIAL, Event, Transition
+from .paths import in_full
 from .process import differences
 from .process import environment as compose
 from .redaction import redact_command, redact_environment
@@ -40,7 +41,7 @@ def take(machine: "Machine") -> dict[str, JSON]:
     changed = None if launch is None else launch.environment
     environment = redact_environment(differences(compose(config.env)) if changed is None else changed)
     command = redact_command(machine.command)
-    cwd = _directory(config.cwd)
+    cwd = (launch and launch.cwd) or in_full(config.cwd)
     picture = {
         "version": VERSION,
         "taken": datetime.datetime.now().astimezone().isoformat(),
@@ -114,17 +115,9 @@ def _harness(machine: "Machine") -> dict[str, object]:
     return {
         "pid": machine._pid_of_owner,
         "command": redact_command(sys.orig_argv),
-        "cwd": _directory(None),
+        "cwd": in_full(None),
         "test": os.environ.get("PYTEST_CURRENT_TEST"),
     }
-
-
-def _directory(given: str | None) -> str | None:
-    """A directory in full; `None` where this process is in one that is gone."""
-    try:
-        return os.path.abspath(given or ".")
-    except OSError:
-        return given
 
 
 def _private_directory(launch: "Launch | None") -> str | None:
@@ -148,7 +141,7 @@ def _part(machine: "Machine", function: object, arguments: tuple[str, ...]) -> J
         part = function(*(machine for _ in arguments))  # type: ignore[operator]
         if part is not None and not isinstance(part, Mapping):
             raise TypeError(f"a snapshot's part is a mapping or None, not {type(part).__name__}")
-        return jsonable(part)
+        return None if part is None else jsonable(dict(part))
     except BaseException as error:
         is_interrupt = not isinstance(error, Exception) and not IOThread.is_current()
         if is_interrupt and threading.current_thread() is threading.main_thread():

@@ -57,6 +57,17 @@ def test_gdb_looks_at_a_guest_and_lets_it_go(make: MakeGuest) -> None:
     assert not os.path.exists(target)
 
 
+def test_of_many_who_ask_at_once_one_makes_it(make: MakeGuest) -> None:
+    vm = make().launch()
+
+    async def ask() -> list[str]:
+        return await asyncio.gather(*(vm.qmp.aio.gdbstub() for _ in range(5)))
+
+    assert len(set(asyncio.run(ask()))) == 1
+    commands = [record.data["command"] for record in vm.timeline if record.kind == "qmp-command"]
+    assert commands.count("human-monitor-command") == 1
+
+
 def test_each_launch_has_its_own(make: MakeGuest) -> None:
     vm = make()
     targets = set()

@@ -1,5 +1,6 @@
 """The monitor: QMP commands and events, over a socket made at launch."""
 
+import asyncio
 import copy
 import json
 import logging
@@ -318,13 +319,15 @@ class QMP:
 
     async def _gdbstub(self, session: Session) -> str:
         assert self._machine is not None
-        return await gdbstub(session, self._machine.name, self._gdb_path)
+        async with self._making_gdbstub:  # one more would take the first one's place, and cut gdb off
+            return await gdbstub(session, self._machine.name, self._gdb_path)
 
     def _begin(self, machine: Machine, plan: LaunchPlan, transport: Connector) -> None:
         session = self._session = Session(
             machine, transport, self._subscribers, self._boot_loop, record_values=self._record_values
         )
         self._gdb_path = os.path.join(plan.directory, "gdb")
+        self._making_gdbstub = asyncio.Lock()
         plan.on_quit(session.press_power_button, guest=True)
         plan.on_quit(session.quit)
         plan.on_exit(session.last_words)

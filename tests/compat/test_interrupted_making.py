@@ -4,14 +4,19 @@ import contextlib
 import gc
 import os
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
 from tests.at_line import AtLine
 from tests.waiting import until
 from vmfsm.compat import ConsoleSocket, QEMUMachine, QEMUQtestMachine, VMLaunchFailure
+from vmfsm.compat.files import open_log
+from vmfsm.logpaths import open_for_log
 
 # What nobody has got yet is closed when it is collected, with a warning.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -40,6 +45,23 @@ def at_every_line(call: Callable[[AtLine], object]) -> None:
 
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+def test_the_log_between_its_descriptor_and_its_file(tmp_path: Path) -> None:
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if event == "return" and frame.f_code is open_for_log.__code__:
+            raise Interrupt
+        return trace
+
+    before, tracing = descriptors(), sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with contextlib.suppress(Interrupt):
+            open_log(str(tmp_path), "vm", trace)[1].close()
+    finally:
+        sys.settrace(tracing)
+    assert os.listdir(tmp_path) == ["vm.log"]
+    assert descriptors() == before
 
 
 @pytest.mark.parametrize("kind", [QEMUMachine, QEMUQtestMachine])

@@ -6,6 +6,7 @@ import threading
 import weakref
 from typing import BinaryIO
 
+from vmfsm.caller import insist
 from vmfsm.logpaths import open_for_log
 
 _writers: "weakref.WeakValueDictionary[str, object]" = weakref.WeakValueDictionary()
@@ -56,10 +57,33 @@ def open_log(directory: str, name: str, writer: object) -> tuple[str, BinaryIO]:
         while _writers.get(os.path.realpath(path), writer) is not writer:
             path = os.path.join(directory, f"{name}.{number}.log")
             number += 1
-        file = os.fdopen(open_for_log(path), "wb")
-        os.set_blocking(file.fileno(), True)  # it is QEMU's
+        file = _open(path)
         _writers[os.path.realpath(path)] = writer
         return path, file
+
+
+def _open(path: str) -> BinaryIO:
+    """In a thread of its own: no signal handler's exception can come between a descriptor and its owner."""
+    opened: list[BinaryIO | OSError] = []
+
+    def open_it() -> None:
+        try:
+            file = os.fdopen(open_for_log(path), "wb")
+            os.set_blocking(file.fileno(), True)  # it is QEMU's
+            opened.append(file)
+        except OSError as error:
+            opened.append(error)
+
+    opening = threading.Thread(target=open_it, name="vmfsm-log", daemon=True)
+    try:
+        opening.start()
+        opening.join()
+    except BaseException:
+        insist(lambda: opening.join() if opening.is_alive() else None)  # who cleans up is to find the file
+        raise
+    if isinstance(opened[0], OSError):
+        raise opened[0]
+    return opened[0]
 
 
 def release_log(path: str) -> None:

@@ -12,6 +12,7 @@ from .caller import GRACE, receive
 from .deadline import Deadline
 from .errors import GuestPanicked, MachineDied, MachineTimeout, Verdict, VMError
 from .iothread import IOThread, outcome
+from .onlookers import is_onlooker
 from .waits import SHORT, Recorder, Wait, Waits
 
 
@@ -129,8 +130,9 @@ class Calls:
     def take_verdict(self, operation: str) -> GuestPanicked:
         """The error for the verdicts that nobody was told, who is told now."""
         error = self._panicked(operation)
-        self.was_told = True
-        self._verdicts.clear()
+        if not is_onlooker():
+            self.was_told = True
+            self._verdicts.clear()
         return error
 
     def _panicked(self, operation: str) -> GuestPanicked:
@@ -220,7 +222,7 @@ class Calls:
             deadline,
             wait,
             deliver if inside else deliver_from_io_thread,
-            of_guest=of_guest,
+            of_guest=of_guest and not is_onlooker(),
             needs_qemu=True,
             at_once=inside,
         )

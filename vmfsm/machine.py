@@ -34,6 +34,7 @@ from .launch import Launch
 from .lifecycle import Event, Lifecycle, Reason, State, Transition
 from .marks import Marks, Step, check_data
 from .observers import Observers
+from .onlookers import is_onlooker
 from .plugins import PluginInfo, claim, give_back, load
 from .redaction import Secrets
 from .reports import plugin_errors
@@ -589,7 +590,7 @@ class Machine:
 
         :raises ConfigError: as of `Deadline`.
         """
-        return Deadline(timeout, self._clock)
+        return Deadline(timeout, None if is_onlooker() else self._clock)
 
     async def until_ended(self) -> None:
         """Wait for the final state of this launch, which somebody else causes. On the I/O thread only.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from vmfsm.errors import ConfigError, VMError, printable
 from vmfsm.iothread import outcome
+from vmfsm.onlookers import look_on
 from vmfsm.redaction import Secrets
 
 from . import operations
@@ -172,6 +173,7 @@ class Connection(asyncio.Protocol):
         self._write({"id": number, "result": {"stopped": task is not None}})
 
     async def _run(self, number: int, call: operations.Operation, request: operations.Request) -> None:
+        look_on()
         error, result = await outcome(self._call(number, call, request))
         secrets, request.secrets = request.secrets, None
         if isinstance(error, asyncio.CancelledError):

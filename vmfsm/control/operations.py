@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import contextvars
 import functools
 import os
 import threading
@@ -271,7 +272,10 @@ async def _ended(machine: "Machine", end: Callable[[], object]) -> object:
         if not done.done():  # else who asked has gone
             done.set_result(error)
 
-    thread = threading.Thread(target=call, name=f"vmfsm-control-{machine.name}", daemon=True)
+    context = contextvars.copy_context()  # of an onlooker
+    thread = threading.Thread(
+        target=context.run, args=(call,), name=f"vmfsm-control-{machine.name}", daemon=True
+    )
     task = asyncio.current_task()
     assert task is not None
     _telling.add(task)

@@ -14,6 +14,8 @@ from tests.conftest import BUILT_IN
 from tests.test_discovery import Site
 from tests.waiting import LIMIT
 from vmfsm import registry
+from vmfsm.cli import doctor
+from vmfsm.cli.health import Check, Grade
 from vmfsm.cli.status import ExitStatus
 
 QEMU = "qemu-system-riscv64"  # has no KVM here, of which it takes seconds to see that it does not work
@@ -106,6 +108,12 @@ def test_the_doctor_says_that_machines_run() -> None:
     assert "tcg" in line
     for section in ("QEMU", "Tools", "Devices", "System", "Limits", "Python"):
         assert f"\n{section}\n" in f"\n{ran.stdout}"
+
+
+def test_advice_that_is_the_same_for_several_is_given_once(capsys: pytest.CaptureFixture[str]) -> None:
+    checks = [Check("QEMU", name, Grade.OK, "1.0", advice) for name, advice in zip("abc", "xyx", strict=True)]
+    doctor.print_checks([*checks, Check("QEMU", "e", Grade.OK, "1.0")])
+    assert capsys.readouterr().out.partition("\n\n")[2] == "a, c: x\nb: y\n"
 
 
 def test_what_is_no_qemu_fails(tmp_path: Path) -> None:

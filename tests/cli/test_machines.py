@@ -54,7 +54,7 @@ def test_no_machines() -> None:
 
 def test_machines_of_several_programs(harness: MakeHarness) -> None:
     one = harness(
-        "a = idle('a').launch(); b = idle('b'); say(); input()", PYTEST_CURRENT_TEST="t.py::x (call)"
+        "b = idle('b'); a = idle('a').launch(); say(); input()", PYTEST_CURRENT_TEST="t.py::x (call)"
     )
     other = harness("c = idle('c').launch(); c.shutdown(); say(); input()")
     one.hear()
@@ -63,6 +63,7 @@ def test_machines_of_several_programs(harness: MakeHarness) -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.splitlines()[0].split()[:4] == ["NAME", "STATE", "REASON", "AGE"]
     found = rows(ran.stdout)
+    assert list(found) == ["a", "b", "c"]
     assert found["a"][1] == "running"
     assert found["a"][-4:] == [str(one.pid), "t.py::x", *["python", "-c", "..."]][-4:]
     assert found["b"][1] == "configured"
@@ -307,8 +308,8 @@ def test_a_stub_for_gdb(harness: MakeHarness) -> None:
     ran = vmfsm("gdb", "target", "--", "my vmlinux")
     assert (ran.returncode, ran.stderr) == (0, "")
     words = shlex.split(ran.stdout)
-    assert words[:3] == ["gdb", "my vmlinux", "-ex"]
-    path = words[3].removeprefix("target remote ")
+    assert (words[:2], words[3:]) == (["gdb", "-ex"], ["my vmlinux"])
+    path = words[2].removeprefix("target remote ")
     with socket.socket(socket.AF_UNIX) as stub:
         stub.settimeout(LIMIT)
         stub.connect(path)

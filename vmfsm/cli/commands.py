@@ -15,7 +15,7 @@ class Row(NamedTuple):
 
 SECTIONS: dict[str, tuple[Row, ...]] = {
     "Look at machines": (
-        Row("ps", "ps:ps", "List the machines of all programs of this user."),
+        Row("ps", "ps:ps", "List the machines of all programs of this user, by name."),
         Row("inspect", "inspect:inspect", "Show what a machine is doing, since when and why."),
         Row("watch", "watch:watch", "Watch what a machine does."),
         Row("console", "console:console", "Follow a machine's console, or type at it."),

@@ -58,7 +58,7 @@ def doctor(binaries: tuple[str, ...], timeout: float, as_json: bool) -> None:
             }
         )
     else:
-        _print(checks)
+        print_checks(checks)
     if not runs:
         raise Failure("not all of these QEMUs work here" if binaries else "machines can't be run here")
 
@@ -89,7 +89,8 @@ def _judged(binary: str, found: Capabilities) -> Check:
     return Check("QEMU", binary, Grade.OK, f"{version}  {working}  {found.binary}", refused)
 
 
-def _print(checks: Sequence[Check]) -> None:
+def print_checks(checks: Sequence[Check]) -> None:
+    """A table a section, and below what to do; what is the same for several is said once."""
     columns = (Column(""), Column(""), Column(""))
     for section in dict.fromkeys(check.section for check in checks):
         click.secho(section, bold=True)
@@ -99,6 +100,6 @@ def _print(checks: Sequence[Check]) -> None:
             rows.append([mark, one_line(check.name), one_line(check.detail)])
         print_table(columns, rows, indent="  ")
     click.echo()
-    for check in checks:
-        if check.advice:
-            click.echo(paragraph(f"{one_line(check.name)}: {one_line(check.advice)}"))
+    for advice in dict.fromkeys(check.advice for check in checks if check.advice):
+        names = ", ".join(one_line(check.name) for check in checks if check.advice == advice)
+        click.echo(paragraph(f"{names}: {one_line(advice)}"))

@@ -17,6 +17,10 @@ from .status import Failure
     examples=(
         ("vmfsm gdb boot-test", "print the command that attaches gdb"),
         ("vmfsm gdb boot-test --exec -- vmlinux", "attach gdb now, with the kernel's symbols"),
+        (
+            "vmfsm gdb boot-test --exec -- -batch -ex 'info registers'",
+            "execute a command of gdb's, and leave",
+        ),
         ("vmfsm hold boot-test && vmfsm gdb boot-test --exec", "and no timeout ends the test meanwhile"),
     ),
 )
@@ -33,7 +37,8 @@ def gdb(name: str, arguments: tuple[str, ...], execute: bool, timeout: float, as
     """
     with find(name) as machine:
         target = machine.gdbstub(timeout=timeout)
-    line = ["gdb", *arguments, "-ex", f"target remote {target}"]
+    # First, since there may be commands among the arguments; files are loaded before commands anyway.
+    line = ["gdb", "-ex", f"target remote {target}", *arguments]
     if as_json:
         print_json({"target": target, "command": line})
     elif execute:

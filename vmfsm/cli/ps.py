@@ -48,7 +48,7 @@ _IDLE = {"configured", "stopped", "failed"}
 @click.option("-a", "--all", "everything", is_flag=True, help="Show also machines without a QEMU.")
 @timeout_option(1.0, "For all harnesses to answer; one that does not is shown as silent.")
 def ps(everything: bool, timeout: float, as_json: bool) -> None:
-    """List the machines of all programs of this user.
+    """List the machines of all programs of this user, by name.
 
     A machine has a state while its harness (the program that launched it) lives. In place of that there is:
     silent, where the harness lives and does not answer (it is stopped, say); orphaned, where it has died and

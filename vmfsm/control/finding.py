@@ -83,8 +83,8 @@ def harnesses() -> list[Harness]:
 
 
 def machines(timeout: float | None = 1.0) -> list[Listing]:
-    """All machines of this user: those that their harnesses tell of, which are all asked at once, and those
-    that are only registered.
+    """All machines of this user, by name: those that their harnesses tell of, which are all asked at once,
+    and those that are only registered.
 
     :param timeout: seconds until a harness that has not answered counts as silent.
     :raises OSError: as of `registry.machines`.
@@ -157,7 +157,20 @@ def _listings(answers: _Answers, entries: Iterable[registry.Entry]) -> list[List
                 problem=problem,
             )
         )
-    return listings
+    return sorted(listings, key=lambda one: (one.name, one.harness, one.number or 0))
+
+
+def _checked(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """As far as listings rely on it: other versions may tell more. :raises ControlError: for what is none."""
+    harness, rows = answer.get("harness"), answer.get("machines")
+    if (
+        isinstance(harness, dict)
+        and isinstance(harness.get("command", []), list)
+        and isinstance(rows, list)
+        and all(isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows)
+    ):
+        return answer
+    raise ControlError("that is not a harness's answer")
 
 
 def _told(harness: Harness, answer: Mapping[str, Any] | str) -> Iterator[Listing]:
@@ -231,7 +244,7 @@ class _Round:
             answer = channel.take()
             if answer is None:
                 return
-            self.answers[harness] = result_of(answer)
+            self.answers[harness] = _checked(result_of(answer))
         except ControlError as error:
             self.answers[harness] = str(error)
         self._poll.unregister(fd)

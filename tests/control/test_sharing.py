@@ -145,7 +145,7 @@ def test_it_is_held_until_somebody_releases_it(guest: Machine) -> None:
     ]
     assert listing.held is not None
     assert "look at this" in listing.held
-    hold = guest.timeline[-1]
+    (hold,) = [record for record in guest.timeline if record.kind == "hold"]
     assert (hold.kind, hold.data["keep"]) == ("hold", True)
     assert hold.data["by"] == f"process {os.getpid()} of user {os.geteuid()}"
     waiting = InThread(guest.console.expect, "never", timeout=0.01)

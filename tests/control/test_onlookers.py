@@ -35,19 +35,13 @@ def test_who_types_when_the_guest_is_lost_is_not_told_of_that(guest: Machine, ot
             other.write(b"x" * 128 * 1024, timeout=LIMIT)
 
     typing = InThread(type_much)
-    until(lambda: any(wait["operation"] == "send to console 'console'" for wait in waits(guest)))
+    until(lambda: "send to console 'console'" in str(guest.snapshot()["waits"]))
     IOThread.get().post(guest.report, Verdict("lost", "here", {}))
     with pytest.raises(GuestPanicked, match="lost"):
         guest.console.expect("never", timeout=LIMIT)
     assert not typing.over
     guest.kill()
     assert isinstance(typing.join().error, control.ControlError)
-
-
-def waits(machine: Machine) -> list[dict[str, object]]:
-    found = machine.snapshot()["waits"]
-    assert isinstance(found, list)
-    return found
 
 
 def test_who_ends_a_machine_that_has_panicked_leaves_that_to_the_test(

@@ -167,10 +167,21 @@ def _checked(answer: Mapping[str, Any]) -> Mapping[str, Any]:
         isinstance(harness, dict)
         and isinstance(harness.get("command", []), list)
         and isinstance(rows, list)
-        and all(isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows)
+        and all(isinstance(row, dict) and _is_row(row) for row in rows)
     ):
         return answer
     raise ControlError("that is not a harness's answer")
+
+
+def _is_row(row: Mapping[str, Any]) -> bool:
+    return (
+        isinstance(row.get("name"), str)
+        and all(isinstance(row.get(name), str | None) for name in ("state", "reason", "held"))
+        and all(
+            isinstance(row.get(name), int | None) for name in ("pid", "exit_status", "number", "launches")
+        )
+        and isinstance(row.get("seconds"), int | float | None)
+    )
 
 
 def _told(harness: Harness, answer: Mapping[str, Any] | str) -> Iterator[Listing]:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.harness import harness
+from tests.cli.running import here
 
-__all__ = ["harness"]
+__all__ = ["harness", "here"]
 
 
 @pytest.fixture(autouse=True)

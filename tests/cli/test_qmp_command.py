@@ -1,7 +1,9 @@
 """`vmfsm qmp` and `vmfsm screendump`: beside the harness's own commands, in scripts, and as a shell."""
 
 import json
+import os
 import shlex
+import signal
 import struct
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+import pexpect
 import pytest
 
 from tests.cli.harness import Harness, MakeHarness
@@ -147,6 +150,20 @@ def test_the_shell(shell: Shell, tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
     assert "+query-name\n" in file.read_text()
     assert "hidden" not in file.read_text()
+
+
+def test_sigterm_restores_the_terminal(box: Harness) -> None:
+    line = "stty -a; echo so; {} -m vmfsm qmp box; stty -a; echo so"
+    words = ["-c", line.format(sys.executable)]
+    child = pexpect.spawn("sh", words, env=environment({}), encoding="utf-8", timeout=LIMIT)
+    child.expect_exact("so\r\n")
+    settings = child.before
+    child.expect_exact("box>")
+    (shell,) = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+    os.kill(int(shell), signal.SIGTERM)
+    child.expect_exact("so\r\n")
+    assert str(settings) in str(child.before)
+    child.close(force=True)
 
 
 def test_two_shells_and_the_harness(harness: MakeHarness, tmp_path: Path) -> None:

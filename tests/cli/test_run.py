@@ -1,6 +1,8 @@
 """`vmfsm run` with pipes: scripts, endings and their statuses, what goes to stdout and what to stderr."""
 
 import json
+import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,12 +12,14 @@ from pathlib import Path
 import pytest
 from vmfsm_plugins.verdicts.rules import REPORTED, RULES
 
-from tests.cli.running import environment, vmfsm
+from tests.cli.running import Here, environment
 from tests.waiting import LIMIT, is_alive, until
-from vmfsm import registry
+from vmfsm import Machine, State, registry
 from vmfsm.cli import program
 from vmfsm.cli.running.options import KINDS
 from vmfsm.cli.running.outcome import MEANINGS, RunStatus
+from vmfsm.cli.running.session import Script, Session
+from vmfsm.cli.running.steps import Step
 from vmfsm.testing import GUEST_ARGS, FakeQEMU
 from vmfsm.testing import actions as do
 
@@ -98,8 +102,8 @@ def send(line: str) -> tuple[str, str]:
         pytest.param([*READY], ["-no-such-option"], 10, "-no-such-option: invalid option", id="launch"),
     ],
 )
-def test_endings(qemu: str, options: list[str], more: list[str], status: int, said: str) -> None:
-    ran = vmfsm("run", *options, *GUEST, *more)
+def test_endings(here: Here, options: list[str], more: list[str], status: int, said: str) -> None:
+    ran = here("run", *options, *GUEST, *more)
     last = ran.stderr.splitlines()[-1]
     assert (ran.returncode, said in last) == (status, True), ran.stderr
     assert last.startswith("vmfsm run: ok" if status == 0 else "vmfsm run: FAILED")
@@ -129,17 +133,17 @@ def test_stdout_is_the_console_byte_for_byte(qemu: str, tmp_path: Path) -> None:
     assert b"\x1b" not in ran.stderr
 
 
-def test_what_qemu_says_is_on_stderr_and_harmless(qemu: str) -> None:
+def test_what_qemu_says_is_on_stderr_and_harmless(here: Here) -> None:
     with FakeQEMU(ready=[do.output(b"qemu: look\x1b[2J out\n"), do.wait(0.1), do.shut_down()]) as fake:
-        ran = vmfsm("run", "--", fake.binary)
+        ran = here("run", "--", fake.binary)
     assert (ran.returncode, ran.stdout) == (0, "")
     assert ran.stderr.splitlines()[0] == r"qemu: look\x1b[2J out"
 
 
-def test_values_of_the_monitor_are_on_stderr(qemu: str) -> None:
-    ran = vmfsm("run", "--qmp", "qom-get path=/machine property=type", *GUEST)
+def test_values_of_the_monitor_are_on_stderr(here: Here) -> None:
+    ran = here("run", "--qmp", "qom-get path=/machine property=type", *GUEST)
     assert ran.stderr.startswith('qom-get: "pc-i440fx')
-    ran = vmfsm("run", "-q", "--qmp", "qom-get path=/machine property=type", *GUEST)
+    ran = here("run", "-q", "--qmp", "qom-get path=/machine property=type", *GUEST)
     assert len(ran.stderr.splitlines()) == 1
 
 
@@ -155,10 +159,10 @@ def test_what_comes_on_stdin_follows_the_steps(qemu: str) -> None:
     assert b"pong\r\n" in out
 
 
-def test_several_consoles(qemu: str, tmp_path: Path) -> None:
+def test_several_consoles(here: Here, tmp_path: Path) -> None:
     """The script goes from one to another; the first alone is on stdout."""
     with FakeQEMU(lines={"hello": [do.say("first", console=0), do.say("second", console=1)]}) as fake:
-        ran = vmfsm(
+        ran = here(
             *("run", "--console", "a", "--console", "b=virtconsole", "--console-file", f"b={tmp_path}/b"),
             *("--send", r"hello\n", "--on", "b", "--expect-text", "second", "--on", "a", "--expect", "first"),
             *("--", fake.binary),
@@ -167,9 +171,46 @@ def test_several_consoles(qemu: str, tmp_path: Path) -> None:
     assert (tmp_path / "b").read_text() == "second"
 
 
-def test_the_result_for_programs(qemu: str, tmp_path: Path) -> None:
+def test_bytes_that_are_no_text(here: Here) -> None:
+    """As escapes, and as an argument has them."""
+    ran = here(
+        *("run", *READY, "--send", r"\xff\u20ac" + "\udcfe" + r"\n", "--expect", "\udcfe\r\n"),
+        *("--send", r"\xe2\x82\xac\n", "--expect-text", r"echo: \u20ac\n", "--timeout", str(LIMIT), *GUEST),
+    )
+    assert ran.returncode == 0, ran.stderr
+    ran = here("run", "--expect", "\udcfe", "--timeout", "0.1", *GUEST)
+    assert (ran.returncode, len(ran.stderr.splitlines())) == (RunStatus.TIMEOUT, 1)
+    assert r"--expect '\udcfe', step 1 of 1" in ran.stderr
+
+
+def test_secrets_are_not_shown(here: Here, tmp_path: Path) -> None:
+    refused = "object-add qom-type=no-such id=a password=hidden-from-all"
+    ran = here("run", "--qmp", refused, "--result", str(tmp_path / "result"), "--json", *GUEST)
+    assert ran.returncode == RunStatus.STEP_FAILED
+    assert "hidden-from-all" not in ran.stderr + (tmp_path / "result").read_text()
+    assert '"password": "***"' in ran.stderr
+
+
+def test_a_result_that_cannot_be_written_is_told_before(here: Here, tmp_path: Path) -> None:
+    ran = here("run", "--result", str(tmp_path / "none" / "file"), *GUEST)
+    assert (ran.returncode, ran.stdout) == (RunStatus.USAGE, "")
+    assert "--result: [Errno 2]" in ran.stderr
+
+
+def test_a_defect_ends_the_machine(qemu: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """And is told."""
+    machine = Machine(qemu, GUEST_ARGS)
+    session = Session(machine, Script([Step("no-such-kind", "", None)]), status=False)
+    outcome = session.run()
+    session.display.close()
+    assert outcome == (RunStatus.FAILED, "--no-such-kind '', step 1 of 1: KeyError: 'no-such-kind'")
+    assert machine.state is State.STOPPED
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_the_result_for_programs(here: Here, tmp_path: Path) -> None:
     file = tmp_path / "result.json"
-    ran = vmfsm("run", "--name", "box", *READY, "--result", str(file), "--json", *GUEST)
+    ran = here("run", "--name", "box", *READY, "--result", str(file), "--json", *GUEST)
     result = json.loads(file.read_text())
     assert json.loads(ran.stderr.splitlines()[-1]) == result
     assert result["seconds"] > 0
@@ -190,8 +231,8 @@ def test_the_result_for_programs(qemu: str, tmp_path: Path) -> None:
     }
 
 
-def test_it_says_where_the_recording_is(qemu: str, tmp_path: Path) -> None:
-    ran = vmfsm("run", "--name", "box", "--record", str(tmp_path), *READY, *GUEST)
+def test_it_says_where_the_recording_is(here: Here, tmp_path: Path) -> None:
+    ran = here("run", "--name", "box", "--record", str(tmp_path), *READY, *GUEST)
     (file,) = tmp_path.iterdir()
     assert ran.returncode == 0
     assert ran.stderr.endswith(f"; recorded in {file}\n")
@@ -203,6 +244,7 @@ def test_it_says_where_the_recording_is(qemu: str, tmp_path: Path) -> None:
         (["--expect", "("], "--expect '(': no regular expression"),
         (["--send", r"\q"], r"\q stands for nothing"),
         (["--send", "\\"], "ends in a backslash"),
+        (["--send", r"\ud800"], "half of a character"),
         (["--qmp", "x y"], "not an argument: 'y'"),
         (["--event", "X {"], "as JSON"),
         (["--timeout", "-1"], "--timeout"),
@@ -229,21 +271,21 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], options: list[str], sai
 
 
 @pytest.mark.parametrize("args", [["-serial", "stdio"], ["-serial", "mon:stdio"], ["-monitor", "stdio"]])
-def test_what_wants_a_terminal_of_qemus_own_is_an_error(args: list[str]) -> None:
-    ran = vmfsm("run", *GUEST, *args)
+def test_what_wants_a_terminal_of_qemus_own_is_an_error(here: Here, args: list[str]) -> None:
+    ran = here("run", *GUEST, *args)
     assert (ran.returncode, ran.stdout) == (RunStatus.USAGE, "")
     assert "first serial port is on the terminal anyway" in ran.stderr
 
 
-def test_without_a_console_such_a_port_is_qemus_output(qemu: str) -> None:
+def test_without_a_console_such_a_port_is_qemus_output(here: Here) -> None:
     with_port = ["run", "--console", "none", "--fail-on", "guest ready", *GUEST, "-serial", "stdio"]
-    ran = vmfsm(*with_port)
+    ran = here(*with_port)
     assert (ran.returncode, ran.stdout) == (RunStatus.VERDICT, "")
     assert "vmfsm guest ready" in ran.stderr.splitlines()
 
 
-def test_another_serial_port_is_remarked_upon(qemu: str) -> None:
-    ran = vmfsm("run", *READY, *GUEST, "-serial", "null")
+def test_another_serial_port_is_remarked_upon(here: Here) -> None:
+    ran = here("run", *READY, *GUEST, "-serial", "null")
     assert ran.returncode == 0
     assert ran.stderr.startswith("vmfsm run: -serial among QEMU's arguments is another port")
 
@@ -338,6 +380,58 @@ def test_a_second_one_kills(qemu: str) -> None:
         assert fake.pids == frozenset()
     assert process.returncode == RunStatus.INTERRUPTED
     assert err.splitlines()[0] == "killing box"
+
+
+def test_what_comes_along_with_the_first_one_does_not_kill(qemu: str) -> None:
+    """A terminal that is closed, whose shell sends SIGHUP as well; Ctrl-C for all of a pipeline."""
+    going = [do.say("going"), do.shut_down()]
+    options = ["--name", "box", "--qmp", "stop", "--then", "wait", "--stop-timeout", "3"]
+    with (
+        FakeQEMU(ready=[do.say("up")], on={"quit": [do.hold()]}, sigterm=going) as fake,
+        subprocess.Popen(
+            [sys.executable, "-m", "vmfsm", "run", *options, "--", fake.binary],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process,
+    ):
+        assert process.stderr is not None
+        assert process.stdout is not None
+        assert process.stderr.readline() == b"stop: {}\n"
+        assert process.stdout.read(2) == b"up"
+        process.stdout.close()
+        process.send_signal(signal.SIGHUP)
+        assert process.stderr.readline() == b"stopping box (Ctrl-C kills it)\n"
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(LIMIT) == RunStatus.HANG_UP
+        assert b"killing" not in process.stderr.read()
+
+
+def test_closed_descriptors_are_nobody_elses(qemu: str, tmp_path: Path) -> None:
+    """A monitor's socket as stdout would have the guest write to it."""
+    file = tmp_path / "result"
+    line = [sys.executable, "-m", "vmfsm", "run", "--result", str(file), *GUEST]
+    with subprocess.Popen(["sh", "-c", f"exec {shlex.join(line)} <&- >&- 2>&-"]) as process:
+        until(lambda: [one for one in registry.machines() if one.harness.pid == process.pid and one.pid])
+        assert {os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)} == {os.devnull}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LIMIT) == RunStatus.TERMINATED
+    assert json.loads(file.read_text())["outcome"] == "terminated"
+
+
+def test_a_search_without_an_end_is_ended(qemu: str) -> None:
+    """It would keep signals and deadlines waiting, too."""
+    sooner = "from vmfsm.cli import main; from vmfsm.cli.running import stuck; stuck.MOST = 1; main()"
+    with FakeQEMU(ready=[do.say("a" * 40 + "!")]) as fake:
+        ran = subprocess.run(
+            [sys.executable, "-c", sooner, "run", "--expect", "(a+)+$", "--", fake.binary],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
+        until(lambda: not fake.pids)
+    assert ran.returncode == -signal.SIGVTALRM
+    assert "expect.py" in ran.stderr
 
 
 def test_nothing_is_left_of_a_run_that_is_killed(running: "subprocess.Popen[bytes]") -> None:

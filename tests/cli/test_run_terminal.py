@@ -20,6 +20,7 @@ from vmfsm.testing import actions as do
 
 VMFSM = (sys.executable, "-m", "vmfsm")
 GUEST = ("--", "qemu-system-x86_64", *GUEST_ARGS)
+READY_AND_WAIT = ("--expect", "ready", "--then", "wait", *GUEST)
 ESCAPE = "\x1d"
 
 
@@ -32,27 +33,33 @@ else:
 class Shell(Spawn):
     """A shell that runs `vmfsm run`, between two looks at how its terminal is set (stty(1))."""
 
-    def __init__(self, *words: str, after: str = "") -> None:
+    def __init__(self, *words: str, before: str = ":", after: str = "") -> None:
         line = shlex.join([*VMFSM, "run", "--name", "box", *words])
         look = "stty -a; echo so"
-        script = f"trap : INT; {look}; {line}{after}; echo status $?; {look}"
+        script = f"{before}; trap : INT; {look}; {line}{after}; echo status $?; {look}"
         super().__init__(
             "sh", ["-c", script], env=environment({}), encoding="utf-8", timeout=LIMIT, dimensions=(24, 80)
         )
         self.delaybeforesend = None
         self.delayafterclose = self.delayafterterminate = 0
         self.expect_exact("so\r\n")
-        self._settings = self.before
+        self.settings = str(self.before)
 
     def ends(self, status: int) -> str:
         """Wait for the end, with the terminal set as it was; what was said before."""
         self.expect_exact(f"status {status}\r\n")
         said = self.before
         self.expect_exact("so\r\n")
-        assert self.before == self._settings
+        assert self.before == self.settings
         self.expect(pexpect.EOF)
         assert isinstance(said, str)
         return said
+
+
+def runner_of(shell: Shell) -> int:
+    """The process of `vmfsm run`."""
+    (runner,) = Path(f"/proc/{shell.pid}/task/{shell.pid}/children").read_text().split()
+    return int(runner)
 
 
 Terminal = Callable[..., Shell]
@@ -62,8 +69,8 @@ Terminal = Callable[..., Shell]
 def terminal(qemu: str) -> Iterator[Terminal]:
     shells = []
 
-    def run(*words: str, after: str = "") -> Shell:
-        shells.append(Shell(*words, after=after))
+    def run(*words: str, before: str = ":", after: str = "") -> Shell:
+        shells.append(Shell(*words, before=before, after=after))
         return shells[-1]
 
     yield run
@@ -144,8 +151,7 @@ def test_sigterm_restores_the_terminal(terminal: Terminal) -> None:
     child = terminal("--expect", "ready", "--qmp", "query-status", "--then", "wait", *GUEST)
     child.expect_exact("query-status: ")
     child.expect_exact("Ctrl-] ? for help")
-    (runner,) = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
-    os.kill(int(runner), signal.SIGTERM)
+    os.kill(runner_of(child), signal.SIGTERM)
     assert "terminated (SIGTERM)" in child.ends(143)
 
 
@@ -168,9 +174,43 @@ def test_the_status_line_where_the_console_goes_elsewhere(terminal: Terminal, tm
 
 
 def test_in_the_background_it_leaves_the_terminal_alone(terminal: Terminal) -> None:
-    """A job that changed it would be stopped."""
-    child = terminal("--expect", "ready", *GUEST, after=" & wait $!")
-    assert "vmfsm run: ok: 1 step done" in child.ends(0)
+    """A job that changed it would be stopped; and the screen is the shell's."""
+    child = terminal("--expect", "ready", *GUEST, before="set -m", after=" & wait $!")
+    said = child.ends(0)
+    assert "vmfsm run: ok: 1 step done" in said
+    assert "\x1b" not in said
+
+
+def test_one_that_is_kept_may_end_by_itself(terminal: Terminal) -> None:
+    child = terminal("--expect", "ready", "--qmp", "no-such", "--hold-on-failure", *GUEST)
+    child.expect_exact("vmfsm release box")
+    child.send("poweroff\r")
+    assert "FAILED (step-failed)" in child.ends(16)
+
+
+def test_it_is_stopped_and_goes_on(terminal: Terminal) -> None:
+    """The shell gets the terminal as it was, and what is typed at it; in the foreground it is raw again."""
+    shell = "stty -a; echo stopped; bg; read -r line; echo $line; fg"
+    child = terminal(*GUEST, before="set -m", after=f"; {shell}")
+    child.expect_exact("ready")
+    child.expect_exact("Ctrl-] ? for help")
+    os.kill(runner_of(child), signal.SIGTSTP)
+    child.expect_exact("stopped\r\n")
+    assert child.settings in str(child.before)
+    child.send("for the shell\n")
+    child.expect_exact("for the shell\r\nfor the shell\r\n")
+    child.expect(r"box: running [0-9]+ s")
+    child.send("ping\r")
+    child.expect_exact("pong")
+    child.send("\x03")
+    assert "FAILED (interrupted)" in child.ends(130)
+
+
+def test_a_terminal_without_a_size(terminal: Terminal, tmp_path: Path) -> None:
+    child = terminal(*READY_AND_WAIT, before="stty rows 0 cols 0", after=f" >{tmp_path}/out")
+    child.expect(r"box: running [0-9]+ s \| waiting for the guest to end")
+    child.send("\x03")
+    assert "FAILED (interrupted)" in child.ends(130)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 A layer above everything else, which nothing imports. It needs the extra `cli` (click, rich, prompt_toolkit).
 """
 
+import os
 import sys
 
 _EXTRA = frozenset({"click", "rich", "prompt_toolkit"})
@@ -10,6 +11,7 @@ _EXTRA = frozenset({"click", "rich", "prompt_toolkit"})
 
 def main() -> int:
     """Run the command line of this process; its exit status, as of `ExitStatus`."""
+    _keep_standard_numbers()
     try:
         from .program import run
 
@@ -20,3 +22,16 @@ def main() -> int:
             raise
         print(f"vmfsm: there is no {missing} here: pip install 'vmfsm[cli]'", file=sys.stderr)
         return 2
+
+
+def _keep_standard_numbers() -> None:
+    """Have 0, 1 and 2 be what they are believed to be: where one is closed, the next file would get it.
+
+    A monitor's socket, say, to which a guest would then write.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.set_inheritable(number, True)

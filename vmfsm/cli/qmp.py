@@ -13,6 +13,7 @@ from .command import command, timeout_option
 from .machines import EXITS, complete, find
 from .qmpshell.arguments import parse_arguments, parse_command
 from .status import ExitStatus, Failure
+from .terminal.interrupts import unwinding
 
 
 @command(
@@ -43,7 +44,8 @@ def qmp(name: str, words: tuple[str, ...], timeout: float) -> None:
         elif sys.stdin is not None and sys.stdin.isatty() and os.isatty(1):
             from .qmpshell.shell import Shell
 
-            Shell(machine, timeout=timeout).run()
+            with unwinding():
+                Shell(machine, timeout=timeout).run()
         else:
             _execute_lines(machine, timeout)
 

@@ -54,8 +54,7 @@ def _run(**given: Any) -> None:
     result = document(session, outcome, status)
     if given["result"]:
         try:
-            with open(given["result"], "w", encoding="utf-8") as file:
-                file.write(dump(result, indent=2) + "\n")
+            _write(given["result"], dump(result, indent=2) + "\n")
         except OSError as error:
             session.display.verdict(f"vmfsm run: --result: {error}")
             status = status or RunStatus.FAILED
@@ -82,6 +81,11 @@ def _prepare(context: click.Context, given: dict[str, Any]) -> tuple[Machine, Sc
     except ConfigError as error:
         where = f" ({error.field})" if error.field else ""
         raise click.UsageError(f"{error}{where}", context) from None
+    if given["result"]:
+        try:
+            _write(given["result"], "")  # that of another run is not taken for this one's
+        except OSError as error:
+            raise click.UsageError(f"--result: {error}", context) from None
     script = Script(
         steps,
         timeout=given["timeout"],
@@ -95,6 +99,11 @@ def _prepare(context: click.Context, given: dict[str, Any]) -> tuple[Machine, Sc
         allowed=frozenset(kind for name in given["allow"] for kind in kinds_of(name)),
     )
     return machine, script
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def _steps(context: click.Context, given: dict[str, Any]) -> list[Step]:

@@ -17,6 +17,7 @@ from .command import command, timeout_option
 from .machines import EXITS, complete, find
 from .output import age, colors, duration, one_line
 from .ps import COLORS
+from .terminal.interrupts import unwinding
 
 _OVER = frozenset({"configured", "stopped", "failed"})
 _SHARE = 3
@@ -52,7 +53,8 @@ def watch(name: str, every: float, timeout: float, as_json: bool) -> None:
         if as_json or not os.isatty(1):
             _follow(machine, timeout, as_json=as_json)
         else:
-            _look(machine, every, timeout)
+            with unwinding():
+                _look(machine, every, timeout)
 
 
 def _follow(machine: Client, timeout: float, *, as_json: bool) -> None:

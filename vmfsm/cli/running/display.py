@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from vmfsm import ConfigError, Machine, printable
+from vmfsm.cli.terminal.raw import is_ours
 from vmfsm.cli.terminal.sinks import Plain, Screen, StatusLine
 from vmfsm.cli.terminal.writer import Writer
 
@@ -29,7 +30,7 @@ class Display:
         self._quiet = quiet
         self.last_output = time.monotonic()
         """When the console said something last."""
-        on_terminal = os.isatty(_STDERR)
+        on_terminal = is_ours(_STDERR) and os.environ.get("TERM") != "dumb"
         self.has_console = os.isatty(_STDOUT) and on_terminal
         """Console and messages share a terminal."""
         if self.has_console:
@@ -44,16 +45,16 @@ class Display:
         with contextlib.suppress(ConfigError):  # there is none
             machine.console.subscribe(self._console)
         with contextlib.suppress(ConfigError):
-            machine.log.subscribe(_Lines(lambda line: self.message(printable(line))))
+            machine.log.subscribe(_Lines(self.message))
 
     def message(self, text: str) -> None:
         """Something to be told, but not with `--quiet`. From any thread; never waits."""
         if not self._quiet:
-            self._err.message(text)
+            self.verdict(text)
 
     def verdict(self, text: str) -> None:
-        """The last word."""
-        self._err.message(text)
+        """The same, also with `--quiet`."""
+        self._err.message(printable(text))
 
     def close_console(self) -> None:
         """Wait until all that the console said is written: as long as whoever reads that takes."""

@@ -3,6 +3,7 @@
 import contextlib
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from vmfsm import (
     Deadline,
     GuestPanicked,
     Machine,
+    MachineTimeout,
     State,
     Verdict,
     VMError,
@@ -21,6 +23,7 @@ from vmfsm.cli.terminal.interrupts import Interrupted, Interrupts
 from .display import Display
 from .outcome import Outcome, RunStatus, StepError, of_ending, of_error, of_interrupt
 from .steps import Step
+from .stuck import ended_when_stuck
 from .talking import Talking
 
 _LAST_WORDS = 5.0
@@ -31,6 +34,10 @@ _HELD = frozenset(
     {RunStatus.VERDICT, RunStatus.TIMEOUT, RunStatus.STEP_FAILED, RunStatus.ENDED_EARLY, RunStatus.FAILED}
 )
 """What is worth a look."""
+_LOOK = 0.5
+"""Seconds between two looks at whether what is held for somebody is still there."""
+_ALONG = frozenset({"SIGHUP", "pipe"})
+"""What comes along with the first interrupt, where a pipeline is interrupted or a terminal closed."""
 _ALIVE = frozenset({State.LAUNCHING, State.RUNNING, State.QUITTING})
 
 
@@ -104,7 +111,7 @@ class Session:
 
     def run(self) -> Outcome:
         """Launch, go through the script, end the machine; never raises for what happens to that."""
-        with self._interrupts:
+        with self._interrupts, ended_when_stuck():
             self.display.follow(self.machine)
             with contextlib.suppress(ConfigError):
                 self.machine.qmp.subscribe(self._note_event)
@@ -113,7 +120,9 @@ class Session:
                     outcome = self._live()
             except Interrupted as interrupt:
                 outcome = self._of_interrupt(interrupt)
-            except (VMError, StepError) as error:
+            except Exception as error:  # noqa: BLE001 - the machine and the terminal come first
+                if not isinstance(error, VMError | StepError):
+                    self.display.verdict(traceback.format_exc())
                 outcome = self._of_error(error)
             try:
                 outcome = self._end(outcome)
@@ -173,7 +182,7 @@ class Session:
         finally:
             self.done.append(Done(step, met, time.monotonic() - began))
         if said is not None:
-            self.display.message(printable(said))
+            self.display.message(said)
 
     def _end(self, outcome: Outcome) -> Outcome:
         if outcome.status is RunStatus.VERDICT:
@@ -196,8 +205,12 @@ class Session:
         hold = self.machine.hold(outcome.message, keep=True)
         try:
             with self._interrupts.raising():
-                self.machine.wait_released()
+                while self.machine.state is State.RUNNING and not hold.released:
+                    with contextlib.suppress(MachineTimeout):
+                        self.machine.wait_released(timeout=_LOOK)
         except Interrupted:
+            pass
+        finally:
             hold.release()
 
     def _stop(self) -> VMError | None:
@@ -213,14 +226,17 @@ class Session:
 
         thread = threading.Thread(target=shut_down, name="vmfsm-stopping")
         thread.start()
-        try:
-            with self._interrupts.raising():
+        while thread.is_alive():
+            try:
+                with self._interrupts.raising():
+                    thread.join()
+            except Interrupted as interrupt:
+                if interrupt.why in _ALONG:
+                    continue
+                self.display.message(f"killing {self.machine.name}")
+                self._kill()
                 thread.join()
-        except Interrupted:
-            self.display.message(f"killing {self.machine.name}")
-            self._kill()
-            thread.join()
-            return None
+                return None
         return errors[0] if errors else None
 
     def _kill(self) -> None:

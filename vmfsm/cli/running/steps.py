@@ -5,14 +5,18 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from vmfsm import ConfigError, Machine
 from vmfsm.cli.qmpshell.arguments import parse_command
+from vmfsm.redaction import redact_message
 
 from .outcome import StepError
 
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_Pattern: TypeAlias = "re.Pattern[str] | re.Pattern[bytes]"
+_BYTES = "surrogateescape"
+"""How Python has bytes of a command line that are no UTF-8."""
 _CHARACTERS = {"n": "\n", "r": "\r", "t": "\t", "e": "\x1b", "b": "\b", "0": "\0", "\\": "\\"}
 
 
@@ -32,7 +36,8 @@ class Step(NamedTuple):
         return self.kind in {"expect", "expect-text", "event"}
 
     def __str__(self) -> str:
-        return f"--{self.kind} {shlex.quote(self.text)}"
+        text = _without_secrets(*self.what) if self.kind == "qmp" else None
+        return f"--{self.kind} {shlex.quote(text or self.text)}"
 
     def do(self, machine: Machine, console: str | None, timeout: float) -> str | None:
         """Do it; what there is to say about it.
@@ -75,8 +80,17 @@ def _lack(message: str) -> Iterator[None]:
         raise ValueError(message) from None
 
 
-def unescape(text: str) -> str:
-    """`text` with what stands for other characters replaced: \\n \\r \\t \\e \\b \\0 \\\\ \\xHH \\uHHHH.
+def _without_secrets(name: str, arguments: Mapping[str, object]) -> str | None:
+    """The command as it may be shown; `None` where there is no secret in it."""
+    message = json.dumps({"execute": name, "arguments": arguments})
+    shown = redact_message(message.encode())
+    return None if shown == message else f"{name} {json.dumps(json.loads(shown)['arguments'])}"
+
+
+def unescape(text: str) -> bytes:
+    """`text` with what is meant: \\n \\r \\t \\e \\b \\0 \\\\ \\xHH (a byte) \\uHHHH (a character).
+
+    As UTF-8, but for bytes of the command line that are none.
 
     :raises ValueError: for a backslash before anything else.
     """
@@ -84,26 +98,39 @@ def unescape(text: str) -> str:
     def character(found: "re.Match[str]") -> str:
         name = found[1]
         if len(name) > 1:
-            return chr(int(name[1:], 16))
+            code = int(name[1:], 16)
+            return bytes([code]).decode("utf-8", _BYTES) if name[0] == "x" else chr(code)
         if name not in _CHARACTERS:
             raise ValueError(f"\\{name} stands for nothing (a backslash is \\\\)")
         return _CHARACTERS[name]
 
     if re.search(r"(?<!\\)(?:\\\\)*\\\Z", text):
         raise ValueError("it ends in a backslash (one is \\\\)")
-    return _ESCAPE.sub(character, text)
+    return _encode(_ESCAPE.sub(character, text))
 
 
-def _pattern(text: str) -> "re.Pattern[str]":
+def _encode(text: str) -> bytes:
     try:
-        return re.compile(text, re.MULTILINE)
+        return text.encode("utf-8", _BYTES)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{text[error.start]!a} is half of a character") from None
+
+
+def _pattern(text: str) -> _Pattern:
+    try:
+        return re.compile(text, re.MULTILINE) if _is_text(text) else re.compile(_encode(text), re.MULTILINE)
     except re.error as error:
         raise ValueError(f"no regular expression: {error}") from None
 
 
-def _literal(text: str) -> "re.Pattern[str]":
+def _literal(text: str) -> _Pattern:
     """Line ends are as the guest's are."""
-    return re.compile(r"\r?\n".join(re.escape(line) for line in unescape(text).split("\n")))
+    wanted = unescape(text)
+    return re.compile(rb"\r?\n".join(re.escape(line) for line in wanted.split(b"\n")))
+
+
+def _is_text(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _event(text: str) -> tuple[str, Mapping[str, object] | None]:
@@ -121,12 +148,12 @@ def _event(text: str) -> tuple[str, Mapping[str, object] | None]:
     return name, {"data": wanted}
 
 
-def _expect(machine: Machine, console: str | None, pattern: "re.Pattern[str]", timeout: float) -> None:
+def _expect(machine: Machine, console: str | None, pattern: _Pattern, timeout: float) -> None:
     _console(machine, console).expect(pattern, timeout=timeout)
 
 
-def _send(machine: Machine, console: str | None, text: str, timeout: float) -> None:
-    _console(machine, console).send(text, timeout=timeout)
+def _send(machine: Machine, console: str | None, data: bytes, timeout: float) -> None:
+    _console(machine, console).send(data, timeout=timeout)
 
 
 def _wait_event(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _OURS = signal.SIGUSR1
 """What wakes the main thread for something that is no signal."""
@@ -42,7 +43,8 @@ class Interrupts:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # `interrupt` may be called yet, by a thread: that is nothing to die of.
+            signal.signal(number, signal.SIG_IGN if number == _OURS else handler)
 
     def interrupt(self, why: str) -> None:
         """Interrupt the main thread. From any thread."""
@@ -69,3 +71,31 @@ class Interrupts:
         if self._asked:
             self._raising = False
             raise Interrupted(self._asked.pop(0))
+
+
+@contextlib.contextmanager
+def unwinding() -> Iterator[None]:
+    """SIGTERM and SIGHUP unwind what is inside, which gives the terminal back, before they end the process.
+
+    For the main thread.
+    """
+    came: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if len(came) == 1:  # what gives the terminal back is not interrupted
+            raise Interrupted(signal.Signals(number).name)
+
+    before = {number: signal.getsignal(number) for number in _ENDINGS}
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, end)
+        yield
+    except Interrupted:
+        pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])

@@ -5,9 +5,13 @@ import select
 import threading
 from collections.abc import Callable
 
+from .raw import is_of_another_job
+
 ESCAPE = 0x1D
 """Ctrl-], as of telnet and virsh."""
 _CHUNK = 4096
+_LOOK = 200
+"""Milliseconds between two looks at whether another job has given the terminal back."""
 
 
 class EscapeKeys:
@@ -58,10 +62,14 @@ class Keyboard:
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
+        away = select.poll()
+        away.register(self._wake, select.POLLIN)
         while True:
-            ready = dict(poll.poll())
+            ready = dict(away.poll(_LOOK) if is_of_another_job(self._fd) else poll.poll())
             if self._wake in ready:
                 return
+            if self._fd not in ready or is_of_another_job(self._fd):
+                continue
             try:
                 data = os.read(self._fd, _CHUNK)
             except OSError:  # the terminal has gone away

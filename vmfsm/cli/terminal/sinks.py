@@ -1,12 +1,14 @@
 """Where output goes to: a file or pipe, a terminal with a status line, a terminal that has a guest on it."""
 
 import os
-import shutil
 
 from .escapes import Tracker
+from .raw import is_ours
 
 _SAVE, _RESTORE, _CLEAR = "\x1b7", "\x1b8", "\x1b[K"
 _LEAST_ROWS = 6
+_USUAL_COLUMNS = 80
+"""Of a terminal that does not say how many it has, as many in CI do not."""
 
 
 def write(fd: int, data: bytes) -> None:
@@ -55,7 +57,9 @@ class StatusLine(Plain):
         super().message(f"{self._cleared()}{text}")
 
     def status(self, text: str) -> None:
-        line = f"\r{_in_style(text, _columns(self._fd))}{_CLEAR}"
+        if not is_ours(self._fd):
+            return
+        line = f"\r{_in_style(text, os.get_terminal_size(self._fd).columns)}{_CLEAR}"
         write(self._fd, line.encode())
         self._shown = True
 
@@ -94,10 +98,10 @@ class Screen(Plain):
     def status(self, text: str) -> None:
         if not self._tracker.between_sequences:
             return
-        if self._tracker.taken:
+        if self._tracker.taken or not is_ours(self._fd):
             self._give_back()
             return
-        size = shutil.get_terminal_size() if not os.isatty(self._fd) else os.get_terminal_size(self._fd)
+        size = os.get_terminal_size(self._fd)
         if size.lines < _LEAST_ROWS:
             return
         reserve = ""
@@ -122,11 +126,8 @@ class Screen(Plain):
             write(self._fd, f"{_SAVE}\x1b[r\x1b[{size.lines};1H{_CLEAR}{_RESTORE}".encode())
 
 
-def _columns(fd: int) -> int:
-    return os.get_terminal_size(fd).columns
-
-
 def _in_style(text: str, columns: int) -> str:
     """One row of it. Never in the last column, where some terminals begin another."""
-    line = text[: columns - 1]
-    return line if os.environ.get("NO_COLOR") else f"\x1b[7m{line:{columns - 1}}\x1b[m"
+    width = (columns or _USUAL_COLUMNS) - 1
+    line = text[:width]
+    return line if os.environ.get("NO_COLOR") else f"\x1b[7m{line:{width}}\x1b[m"

@@ -44,7 +44,7 @@ class Interrupts:
     ) -> None:
         for number, handler in self._before.items():
             # `interrupt` may be called yet, by a thread: that is nothing to die of.
-            signal.signal(number, signal.SIG_IGN if number == _OURS else handler)
+            signal.signal(number, _nothing if number == _OURS else handler)
 
     def interrupt(self, why: str) -> None:
         """Interrupt the main thread. From any thread."""
@@ -71,6 +71,10 @@ class Interrupts:
         if self._asked:
             self._raising = False
             raise Interrupted(self._asked.pop(0))
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    pass
 
 
 @contextlib.contextmanager

@@ -133,6 +133,36 @@ def test_requests_in_progress(guest: Machine) -> None:
     until(lambda: not Server.get().tasks)
 
 
+def test_others_have_their_turns_between(guest: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many requests come at once, also when those before are answered meanwhile."""
+    serve, io = connection.Connection._request, IOThread.get()
+    turns = [0]
+    is_over = False
+
+    def count(self: connection.Connection, line: bytes) -> None:
+        turns[-1] += 1
+        serve(self, line)
+
+    def turn() -> None:
+        turns.append(0)
+        if not is_over:
+            io.loop.call_soon(turn)
+
+    monkeypatch.setattr(connection.Connection, "_request", count)
+    asked = {"op": "qmp", "machine": "guest", "command": "query-name"}
+    with Raw() as client:
+        client.greeting()
+        requests = b"".join(json.dumps({"id": n, **asked}).encode() + b"\n" for n in range(1000))
+        io.post(turn)
+        sending = InThread(client.send, requests)
+        for _ in range(1000):
+            client.receive()
+        is_over = True
+        sending.result()
+    assert sum(turns) == 1000
+    assert max(turns) <= connection._LINES_A_TURN
+
+
 def test_connections(guest: Machine) -> None:
     most = server._MOST_CONNECTIONS
     clients = [Raw().greeting() for _ in range(most)]
@@ -166,6 +196,19 @@ def test_a_stream_of_who_has_said_all(guest: Machine) -> None:
         client.ask({"id": 1, "op": "records", "machine": "guest", "history": False})
         client.socket.shutdown(socket.SHUT_WR)
         assert json.loads(client.file.read().splitlines()[-1]) == {"id": 1, "result": {"over": "stopped"}}
+
+
+def test_a_history_of_who_has_said_all(guest: Machine) -> None:
+    """All of it, more than is sent at a time."""
+    for _ in range(200):
+        guest.qmp.execute("query-name")
+    with Raw() as client:
+        client.greeting().ask({"id": 1, "op": "records", "machine": "guest", "follow": False})
+        client.socket.shutdown(socket.SHUT_WR)
+        _, *items, last = map(json.loads, client.file.read().splitlines())
+    assert last == {"id": 1, "result": {"over": "done"}}
+    kinds = [item["item"]["kind"] for item in items]
+    assert kinds.count("qmp-reply") >= 200
 
 
 def test_a_harness_without_descriptors() -> None:

@@ -48,6 +48,8 @@ class Connection(asyncio.Protocol):
         self._searched = 0
         self._is_at_end = False
         """The client says no more."""
+        self._is_due = False
+        """The next turn serves what is left."""
         self._writable = asyncio.Event()
         self._writable.set()
         self._transport: asyncio.Transport
@@ -77,8 +79,8 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._is_at_end = True
-        for number in self._feeds:
-            self.tasks[number].cancel()
+        for feed in self._feeds.values():
+            feed.finish("stopped")
         self._serve()
         return True  # answers may be on their way
 
@@ -94,6 +96,8 @@ class Connection(asyncio.Protocol):
 
     def _serve(self) -> None:
         """What was asked, as long as the answers are read."""
+        if self._is_due:
+            return
         for _ in range(_LINES_A_TURN):
             if self._transport.is_closing() or not self._writable.is_set():
                 return
@@ -103,7 +107,12 @@ class Connection(asyncio.Protocol):
                 return
             self._request(line)
         self._transport.pause_reading()
-        asyncio.get_running_loop().call_soon(self._serve)
+        self._is_due = True
+        asyncio.get_running_loop().call_soon(self._go_on_serving)
+
+    def _go_on_serving(self) -> None:
+        self._is_due = False
+        self._serve()
 
     def _next_line(self) -> bytes | None:
         end = self._input.find(b"\n", self._searched)
@@ -190,6 +199,8 @@ class Connection(asyncio.Protocol):
         result = await call(request)
         if isinstance(result, Feed):
             self._feeds[number] = result
+            if self._is_at_end:
+                result.finish("stopped")
             return await result.run(
                 lambda item: self._write({"id": number, "item": item}), self._writable.wait
             )

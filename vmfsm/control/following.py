@@ -57,7 +57,7 @@ class Feed(Generic[T]):
         self._unsubscribe: Callable[[], object] = _nothing
         self._send: Callable[[Item], object] = _nothing
         io = IOThread.get()
-        self._machine = weakref.ref(machine, lambda _: io.post(self._machine_gone))
+        self._machine = weakref.ref(machine, lambda _: io.post(self.finish, "gone"))
 
     def live(self, unsubscribe: Callable[[], object]) -> None:
         """It is fed from now on, until that is called; without this it ends with what was kept."""
@@ -98,6 +98,14 @@ class Feed(Generic[T]):
     def close(self) -> None:
         self._unsubscribe()
 
+    def finish(self, why: str) -> None:
+        """End it with what there is, for `why`, unless it ends with that anyway."""
+        if not self._is_last:
+            self._is_last = True
+            self._result = {"over": why}
+            self._unsubscribe()
+            self._news.set()
+
     def flush(self) -> None:
         """Send what there is, now."""
         while self._pending:
@@ -114,11 +122,6 @@ class Feed(Generic[T]):
             batch.append(item)
         for shown in self._show(batch, lost):
             self._send(shown)
-
-    def _machine_gone(self) -> None:
-        self._is_last = True
-        self._result = {"over": "gone"}
-        self._news.set()
 
 
 def _nothing(*_: object) -> None:

@@ -106,8 +106,8 @@ class Deadline:
         return self._moved(self._end + seconds)
 
     def _moved(self, end: float) -> "Deadline":
-        moved = Deadline(None, self.clock)
-        moved.timeout, moved._end = self.timeout, end
+        moved = Deadline.__new__(Deadline)
+        moved.timeout, moved.clock, moved._end = self.timeout, self.clock, end
         return moved
 
     # -- waiting for it -------------------------------------------------------------------------------------

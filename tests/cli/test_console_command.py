@@ -141,6 +141,18 @@ def test_what_reaches_a_terminal(pieces: list[bytes], shown: str) -> None:
     assert "\x1b" not in "".join(plain.feed(piece) for piece in pieces) + plain.feed(b"", final=True)
 
 
+@pytest.mark.parametrize("words", [["console", "box"], ["console", "-i", "box"], ["watch", "box"]])
+def test_it_ends_with_its_reader(box: Harness, words: list[str]) -> None:
+    """Though the machine is quiet."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "vmfsm", *words], stdout=subprocess.PIPE, stdin=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.wait(LIMIT) == ExitStatus.PIPE_CLOSED
+
+
 # -- watch --------------------------------------------------------------------------------------------------
 
 

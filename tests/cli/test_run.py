@@ -398,9 +398,9 @@ def test_what_comes_along_with_the_first_one_does_not_kill(qemu: str) -> None:
         assert process.stdout is not None
         assert process.stderr.readline() == b"stop: {}\n"
         assert process.stdout.read(2) == b"up"
-        process.stdout.close()
         process.send_signal(signal.SIGHUP)
         assert process.stderr.readline() == b"stopping box (Ctrl-C kills it)\n"
+        process.stdout.close()
         process.send_signal(signal.SIGHUP)
         assert process.wait(LIMIT) == RunStatus.HANG_UP
         assert b"killing" not in process.stderr.read()
@@ -453,6 +453,20 @@ def test_a_reader_that_leaves_amid_output_ends_it(qemu: str) -> None:
         process.stdout.close()
         assert process.wait(LIMIT) == RunStatus.BROKEN_PIPE
         assert b"whoever read the console's output has gone" in process.stderr.read()
+
+
+def test_a_reader_that_leaves_a_quiet_guest_ends_it(qemu: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "vmfsm", "run", *GUEST],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(20) == b"vmfsm guest ready\r\n>"
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.wait(LIMIT) == RunStatus.BROKEN_PIPE
 
 
 def test_a_slow_reader_gets_all_and_holds_up_nobody(qemu: str, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 import os
 import random
+import signal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.waiting import LIMIT, until
+from vmfsm.cli.terminal import interrupts
 from vmfsm.cli.terminal.backlog import MOST_IN_MEMORY, Backlog, Message
 from vmfsm.cli.terminal.escapes import Tracker
 from vmfsm.cli.terminal.keys import EscapeKeys, Keyboard
@@ -90,6 +92,18 @@ def test_a_keyboard_that_is_closed_reads_no_more() -> None:
     assert got == [b"keys"]
     os.close(write)
     os.close(read)
+
+
+def test_two_sigterms_at_once_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As timeout(1) sends them."""
+    monkeypatch.setattr(interrupts, "_SAME", LIMIT)
+    with interrupts.Interrupts() as found:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(interrupts.Interrupted, match="SIGTERM"), found.raising():
+            pass
+        with found.raising():
+            pass
 
 
 def test_a_backlog_gives_back_what_it_got_in_its_order() -> None:

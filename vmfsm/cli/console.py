@@ -12,6 +12,7 @@ from vmfsm.errors import printable
 from .command import command
 from .machines import EXITS, complete, find
 from .output import colors, one_line
+from .terminal.departure import Departure, broken_pipe
 from .terminal.interrupts import Interrupted, Interrupts
 from .terminal.keys import EscapeKeys, Keyboard
 from .terminal.raw import RawTerminal, is_ours
@@ -90,6 +91,7 @@ class _Following:
         self._coloured = coloured and self._text is not None
         self._newline = "\n"
         self._interrupts = Interrupts()
+        self._departure = Departure(_STDOUT, lambda: self._interrupts.interrupt("pipe"))
         self._stream: Stream[Output] | None = None
         self._client: Client | None = None
         self._leaving = False
@@ -100,7 +102,11 @@ class _Following:
         client = find(self._name)
         self._client = client
         if not interactive:
-            self._follow(client)
+            with broken_pipe(_STDOUT):
+                try:
+                    self._follow(client)
+                finally:
+                    self._end_line()
             return
         keys = EscapeKeys() if is_ours(_STDIN) else None
         with self._interrupts:
@@ -111,9 +117,11 @@ class _Following:
                 terminal.__enter__()
             keyboard = Keyboard(_STDIN, lambda data: self._typed(data, keys))
             try:
-                with self._interrupts.raising():
+                with self._departure, self._interrupts.raising():
                     self._follow(client)
             except Interrupted as interrupt:
+                if interrupt.why == "pipe":
+                    raise BrokenPipeError from None
                 if interrupt.why != "leave":
                     raise KeyboardInterrupt from None
             finally:
@@ -134,6 +142,7 @@ class _Following:
             self._say(f"{self._name}: {ended}")
             if not self._reconnect:
                 return
+            client.close()
             client = self._find_again()
             self._client = client
             self._lines = sys.maxsize  # all that it has said since

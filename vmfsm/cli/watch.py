@@ -17,6 +17,7 @@ from .command import command, timeout_option
 from .machines import EXITS, complete, find
 from .output import age, colors, duration, one_line
 from .ps import COLORS
+from .terminal.departure import broken_pipe
 from .terminal.interrupts import unwinding
 
 _OVER = frozenset({"configured", "stopped", "failed"})
@@ -51,7 +52,8 @@ def watch(name: str, every: float, timeout: float, as_json: bool) -> None:
     """
     with find(name) as machine:
         if as_json or not os.isatty(1):
-            _follow(machine, timeout, as_json=as_json)
+            with broken_pipe(1):
+                _follow(machine, timeout, as_json=as_json)
         else:
             with unwinding():
                 _look(machine, every, timeout)

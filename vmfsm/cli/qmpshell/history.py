@@ -1,5 +1,6 @@
 """The lines that were typed, in a file of the user's; but for those that may hold a secret."""
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -32,4 +33,5 @@ class History(FileHistory):
 
     def store_string(self, string: str) -> None:
         if not _SECRET.search(string):
-            super().store_string(string)
+            with contextlib.suppress(OSError):  # a disk that is full is nothing to lose a shell for
+                super().store_string(string)

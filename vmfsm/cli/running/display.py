@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from vmfsm import ConfigError, Machine, printable
+from vmfsm.cli.terminal.departure import Departure
 from vmfsm.cli.terminal.raw import is_ours
 from vmfsm.cli.terminal.sinks import Plain, Screen, StatusLine
 from vmfsm.cli.terminal.writer import Writer
@@ -30,6 +31,7 @@ class Display:
         self._quiet = quiet
         self.last_output = time.monotonic()
         """When the console said something last."""
+        self._departure = contextlib.ExitStack()
         on_terminal = is_ours(_STDERR) and os.environ.get("TERM") != "dumb"
         self.has_console = os.isatty(_STDOUT) and on_terminal
         """Console and messages share a terminal."""
@@ -37,6 +39,7 @@ class Display:
             self._out = self._err = Writer(Screen(_STDOUT), status=status, failed=lambda error: reader_gone())
         else:
             self._out = Writer(Plain(_STDOUT), failed=lambda error: reader_gone())
+            self._departure.enter_context(Departure(_STDOUT, reader_gone))
             sink = StatusLine(_STDERR) if on_terminal else Plain(_STDERR)
             self._err = Writer(sink, status=status if on_terminal else None)
 
@@ -58,6 +61,7 @@ class Display:
 
     def close_console(self) -> None:
         """Wait until all that the console said is written: as long as whoever reads that takes."""
+        self._departure.close()
         if self._out is not self._err:
             self._out.close()
         if self._out.lost:

@@ -1,8 +1,10 @@
 """Signals, and what else ends a wait of the main thread, at places where that may be."""
 
 import contextlib
+import math
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -11,6 +13,8 @@ _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _OURS = signal.SIGUSR1
 """What wakes the main thread for something that is no signal."""
+_SAME = 0.5
+"""Seconds between two SIGTERMs that are one: timeout(1) sends it to the process, and then to its group."""
 
 
 class Interrupted(BaseException):
@@ -31,6 +35,7 @@ class Interrupts:
         self._raising = False
         self._asked: list[str] = []
         self._before: dict[int, Any] = {}
+        self._terminated = -math.inf
 
     def __enter__(self) -> Self:
         for number in (*_SIGNALS, _OURS):
@@ -62,6 +67,10 @@ class Interrupts:
             self._raising = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGTERM:
+            before, self._terminated = self._terminated, time.monotonic()
+            if self._terminated - before < _SAME:
+                return
         if number != _OURS:
             self._asked.append(signal.Signals(number).name)
         if self._raising:

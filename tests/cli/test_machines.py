@@ -99,6 +99,7 @@ def test_what_a_dead_harness_left(harness: MakeHarness) -> None:
     ran = vmfsm("kill", "target")
     assert ran.returncode == ExitStatus.NO_SUCH_MACHINE
     assert "has died" in ran.stderr
+    assert ran.stderr.endswith("\nvmfsm gc kills and removes what it has left\n")
 
 
 def test_nothing_is_shown_of_a_harness_that_was_killed(harness: MakeHarness) -> None:
@@ -409,9 +410,9 @@ def _connects(pid: int) -> bool:
 
 
 def test_names_of_machines_complete(harness: MakeHarness) -> None:
-    harness("a = idle('alpha').launch(); b = idle('beta').launch(); say(); input()").hear()
+    one = harness("a = idle('alpha').launch(); b = idle('beta').launch(); say(); input()").hear()
     assert completions("vmfsm inspect al") == ["alpha"]
-    assert set(completions("vmfsm kill ")) == {"alpha", "beta"}
+    assert completions(f"vmfsm kill {one.pid}/") == [f"{one.pid}/alpha", f"{one.pid}/beta"]
 
 
 def test_a_harness_without_a_control_socket(harness: MakeHarness) -> None:

@@ -72,6 +72,7 @@ def test_the_script_is_installed() -> None:
     ("arguments", "said"),
     [
         (["nonsense"], "vmfsm: No such command 'nonsense'.\nsee: vmfsm --help\n"),
+        (["insp"], "vmfsm: No such command 'insp'. Did you mean 'inspect'?\nsee: vmfsm --help\n"),
         (["gc", "--nonsense"], "vmfsm: No such option '--nonsense'.\nsee: vmfsm gc --help\n"),
     ],
 )
@@ -150,12 +151,31 @@ def test_the_script_for_each_shell(shell: str) -> None:
 
 def completions(line: str, **env: str) -> list[str]:
     """What bash would offer for the last word."""
+    return [offer.partition(",")[2] for offer in bash_offers(line, **env)]
+
+
+def bash_offers(line: str, **env: str) -> list[str]:
+    """What it is told: the words, each after what it is."""
     words = line.split(" ")
     ran = patient_vmfsm(
         _VMFSM_COMPLETE="bash_complete", COMP_WORDS=line, COMP_CWORD=str(len(words) - 1), **env
     )
     assert (ran.returncode, ran.stderr) == (0, "")
-    return [found.partition(",")[2] for found in ran.stdout.splitlines()]
+    return ran.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("vmfsm graph records/boot-", "file,records/boot-"),
+        ("vmfsm run --record rec", "dir,rec"),
+        ("vmfsm run -- qemu-system-x86_64 -kernel bzI", "file,bzI"),
+        ("vmfsm run qemu-system-risc", "plain,qemu-system-riscv64"),
+    ],
+)
+def test_files_and_programs_complete(line: str, offered: str) -> None:
+    """As the shell completes files, which it is told to."""
+    assert offered in bash_offers(line)
 
 
 def test_commands_and_options_complete() -> None:

@@ -9,7 +9,7 @@ from vmfsm.lifecycle import Event, Reason, State, Transition
 
 from .command import command, timeout_option
 from .inspect import snapshot_of
-from .machines import EXITS, complete
+from .machines import EXITS, complete_with_files
 from .status import Failure
 
 _FORMATS = {"mermaid": diagram.mermaid, "dot": diagram.graphviz}
@@ -23,7 +23,7 @@ _FORMATS = {"mermaid": diagram.mermaid, "dot": diagram.graphviz}
         ("vmfsm graph boot-test-0001.jsonl --format dot | dot -Tsvg > boot.svg", "of a dead one, drawn"),
     ),
 )
-@click.argument("name", metavar="[NAME|RECORDING]", required=False, shell_complete=complete)
+@click.argument("name", metavar="[NAME|RECORDING]", required=False, shell_complete=complete_with_files)
 @click.option(
     "--format",
     "form",

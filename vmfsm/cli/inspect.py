@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from .command import command, timeout_option
-from .machines import EXITS, complete, find
+from .machines import EXITS, complete_with_files, find
 from .output import print_json
 from .picture import show
 
@@ -38,7 +38,9 @@ def snapshot_of(name: str, timeout: float) -> dict[str, Any]:
         ("vmfsm inspect boot-test --json | jq -r .shell", "QEMU's command line, to paste into a shell"),
     ),
 )
-@click.argument("names", metavar="NAME|RECORDING...", nargs=-1, required=True, shell_complete=complete)
+@click.argument(
+    "names", metavar="NAME|RECORDING...", nargs=-1, required=True, shell_complete=complete_with_files
+)
 @click.option(
     "-n",
     "--lines",

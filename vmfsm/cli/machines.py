@@ -22,16 +22,24 @@ LOOKING = 1.0
 
 
 def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The names of machines, with what state each is in."""
+    """The names of machines, with what state each is in; where it has a slash, those with their harnesses."""
     try:
         listings = control.machines(_COMPLETION)
     except OSError:
         return []
+    named = [(f"{one.harness}/{one.name}" if "/" in incomplete else one.name, one) for one in listings]
     return [
-        CompletionItem(one.name, help=one_line(one.state or one.status))
-        for one in listings
-        if one.name.startswith(incomplete)
+        CompletionItem(name, help=one_line(one.state or one.status))
+        for name, one in named
+        if name.startswith(incomplete)
     ]
+
+
+def complete_with_files(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The same; where it is the beginning of no machine's name, files, as the shell has them."""
+    return complete(context, parameter, incomplete) or [CompletionItem(incomplete, type="file")]
 
 
 def name_argument(function: F) -> F:

@@ -33,6 +33,20 @@ class Program(click.Group):
         assert isinstance(found, click.Command)
         return found
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], (*COMMANDS, *ALIASES), n=1)
+            if not near:
+                raise
+            said = f"{error.format_message()} Did you mean {near[0]!r}?"
+            raise click.UsageError(said, ctx) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, rows in SECTIONS.items():
             with formatter.section(title):

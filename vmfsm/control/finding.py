@@ -71,7 +71,10 @@ class Listing(NamedTuple):
         if self.status == "silent":
             raise NoAnswer(f"{self.name}: {self.problem} (process {self.harness})")
         what = "is of another host or pid namespace" if self.status == "foreign" else "has died"
-        raise NoSuchMachine(f"{self.name}: the program that launched it {what} (process {self.harness})")
+        error = NoSuchMachine(f"{self.name}: the program that launched it {what} (process {self.harness})")
+        if self.status != "foreign":
+            error.add_note("vmfsm gc kills and removes what it has left")
+        raise error
 
 
 def harnesses() -> list[Harness]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 
 class _Seconds(click.FloatRange):
@@ -19,7 +20,24 @@ def _several(name: str, metavar: str, text: str, **attributes: Any) -> click.Opt
 
 
 def _text(name: str, metavar: str, text: str, **attributes: Any) -> click.Option:
+    if metavar in {"DIR", "FILE"}:
+        attributes["shell_complete"] = _complete_file
     return _option(name, metavar=metavar, help=text, **attributes)
+
+
+def _complete_file(_: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """As the shell does."""
+    return [CompletionItem(incomplete, type="dir" if parameter.metavar == "DIR" else "file")]
+
+
+def _complete_command(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """QEMUs, else files: kernels, images."""
+    from vmfsm.cli.health import qemus
+
+    found = [name for name in qemus() if incomplete and name.startswith(incomplete)]
+    return [CompletionItem(name) for name in found] or _complete_file(context, parameter, incomplete)
 
 
 def _flag(*names: str, text: str) -> click.Option:
@@ -112,5 +130,10 @@ SECTIONS: dict[str, list[click.Option]] = {
 }
 
 COMMAND = click.Argument(
-    ["command"], nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] QEMU [ARG]..."
+    ["command"],
+    nargs=-1,
+    required=True,
+    type=click.UNPROCESSED,
+    metavar="[--] QEMU [ARG]...",
+    shell_complete=_complete_command,
 )

@@ -1,25 +1,21 @@
-"""Reading recordings: of every ending, of any size, damaged in any way; and the schema they are held to."""
+"""Reading recordings: of every ending, of any size, damaged in any way."""
 
 import contextlib
 import json
 import os
 import random
-import re
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import ValidationError
 
 from tests.endings import ENDINGS, LAUNCH_FAILURES, MakeGuest, guests, up
-from tests.recordings import validator, written
+from tests.recordings import written
 from tests.test_snapshot import check
 from tests.waiting import LIMIT
 from vmfsm import ConfigError, Machine, VMError, recording
-
-DOCS = Path(__file__).parent.parent / "docs"
 
 
 @pytest.fixture
@@ -66,39 +62,6 @@ def test_each_launch_that_fails(guest: MakeGuest, name: str) -> None:
     with contextlib.suppress(VMError):
         vm.wait(LIMIT)
     assert_tells(vm)
-
-
-# -- the schema ---------------------------------------------------------------------------------------------
-
-
-def test_each_kind_that_is_documented_is_in_the_schema() -> None:
-    text = (DOCS / "timeline.md").read_text(encoding="utf-8")
-    kinds = recording.schema()["$defs"]["kinds"]
-    documented = dict(re.findall(r"^\| `([\w-]+)` \| [^|]* \| (.*) \|$", text, re.MULTILINE))
-    assert set(documented) <= set(kinds)
-    for kind, data in documented.items():
-        for name in kinds[kind]["required"]:
-            assert f"`{name}`" in data, (kind, name)
-
-
-def test_the_schema_is_for_what_it_says() -> None:
-    good = {"at": 1.5, "kind": "exit", "data": {"status": 0}}
-    validator().validate(good)
-    validator().validate({"at": 1, "kind": "of-a-plugin", "data": {"what": "ever"}})
-    validator().validate({"at": 1, "kind": "exit", "data": {"left_out": 10}})
-    bad: object
-    for bad in (
-        {**good, "data": {}},
-        {**good, "data": {"status": "0"}},
-        {**good, "at": "now"},
-        {**good, "kind": ""},
-        {"kind": "exit", "data": {"status": 0}},
-        {"format": "vmfsm-recording"},
-        {"format": "another", **good},
-        [],
-    ):
-        with pytest.raises(ValidationError):
-            validator().validate(bad)
 
 
 # -- damage -------------------------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ SHORT = 0.1
 _OURS = frozenset({"vmfsm", "vmfsm_plugins", "contextlib"})
 """Packages whose lines nobody looks for."""
 
+_STARTERS = frozenset({"asyncio", "click"})
+"""What has started them where it comes next: a task, whose awaiter is not on the stack; the command line."""
+
 Recorder = Callable[[str, dict[str, object], int], object]
 
 
@@ -122,8 +125,8 @@ class Waits:
 def _line(frame: FrameType | None) -> str | None:
     while frame is not None:
         package = frame.f_globals.get("__name__", "").partition(".")[0]
-        if package == "asyncio":
-            return None  # a task: what awaits it is not below it on the stack
+        if package in _STARTERS:
+            return None
         if package not in _OURS:
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back

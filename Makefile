@@ -6,8 +6,8 @@ BIN := .venv/bin
 # The tests' Linux kernel: the distribution's, unless you have a better one.
 VMFSM_TEST_KERNEL ?= $(CURDIR)/.cache/linux/vmlinuz
 
-# How many tests run at the same time.
-WORKERS ?= 2
+# How many tests run at the same time. They wait about as much as they compute, so one more than two processors.
+WORKERS ?= 3
 
 CHECKS := ruff format mypy imports pytest
 

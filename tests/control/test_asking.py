@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -91,6 +92,28 @@ def test_one_that_ends_while_it_is_followed() -> None:
             assert records.over == "ended"
             assert [output.closed for output in console if not output.data] == [True]
             assert console.over == "ended"
+        assert ran.end() == (0, "")
+
+
+def test_one_that_ends_while_who_follows_is_busy() -> None:
+    """It waits a moment for them to read what a socket does not hold."""
+    body = """
+    from vmfsm.control import server
+    server._LAST_WORDS = 60.0
+    wait()
+    for _ in range(1_200):
+        vm.note("x" * 150)
+    """
+    with program(doing(body)) as ran:
+        path = ran.said().socket
+        with ran.find() as guest, guest.records() as records:
+            ran.go_on()
+            until(lambda: not os.path.exists(path))
+            with pytest.raises(subprocess.TimeoutExpired):
+                ran.process.wait(0.3)
+            dests = [record.data.get("dest") for record in records]
+            assert "stopped" in dests
+            assert records.over == "ended"
         assert ran.end() == (0, "")
 
 

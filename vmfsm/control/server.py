@@ -38,6 +38,7 @@ _WARM_UP = 1.0
 _LAST_WORDS = 1.0
 """Seconds that the end of the program may take longer for those who are connected."""
 
+
 _open: set[socket.socket] = set()
 """Which a forked child is to close: else nobody would see that its parent has ended."""
 
@@ -49,6 +50,7 @@ class Server:
         self.connections: set[Connection] = set()
         self._io = IOThread.get()
         self._listener: socket.socket | None = None
+        self._one_has_left = asyncio.Event()
 
     @classmethod
     def get(cls) -> "Server":
@@ -94,6 +96,9 @@ class Server:
         await ends_are_told()
         for connection in tuple(self.connections):
             connection.leave()
+        while self.connections:  # those who read a little later
+            self._one_has_left.clear()
+            await self._one_has_left.wait()
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(_ACCEPTED_A_TURN):
@@ -136,6 +141,7 @@ class Server:
     def _lost(self, connection: "Connection") -> None:
         self.connections.discard(connection)
         _open.discard(connection.socket)
+        self._one_has_left.set()
 
 
 def _bound(path: str) -> socket.socket:

@@ -469,6 +469,28 @@ def test_a_reader_that_leaves_a_quiet_guest_ends_it(qemu: str) -> None:
         assert process.wait(LIMIT) == RunStatus.BROKEN_PIPE
 
 
+def test_a_full_disk_is_called_that(qemu: str, tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "vmfsm", "run", "--then", "wait", *GUEST],
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=LIMIT,
+        )
+    assert ran.returncode == RunStatus.FAILED
+    assert "stdout: [Errno 28] No space left on device" in ran.stderr
+
+
+def test_a_result_for_which_there_is_no_room(here: Here) -> None:
+    ran = here("run", *READY, "--result", "/dev/full", *GUEST)
+    assert ran.returncode == RunStatus.FAILED
+    last = "vmfsm run: FAILED (failed): --result: [Errno 28] No space left on device ["
+    assert ran.stderr.splitlines()[-1].startswith(last)
+
+
 def test_a_slow_reader_gets_all_and_holds_up_nobody(qemu: str, tmp_path: Path) -> None:
     size = 4 * 1024 * 1024
     said = [do.say(b"x" * 65536, times=size // 65536), do.say("end\n"), do.wait(0.1), do.shut_down()]

@@ -10,7 +10,7 @@ from vmfsm import ConfigError, Machine
 from .command import Command, no_color
 from .running.arguments import refuse_stdio, remarks
 from .running.options import console_options, environment, kinds_of, plugin_options, verdict_rules
-from .running.outcome import MEANINGS, RunStatus, of_run
+from .running.outcome import MEANINGS, Outcome, RunStatus, of_run
 from .running.parameters import COMMAND, SECTIONS
 from .running.result import document, dump
 from .running.session import Script, Session
@@ -56,8 +56,10 @@ def _run(**given: Any) -> None:
         try:
             _write(given["result"], dump(result, indent=2) + "\n")
         except OSError as error:
-            session.display.verdict(f"vmfsm run: --result: {error}")
-            status = status or RunStatus.FAILED
+            if not status:
+                status, outcome = RunStatus.FAILED, Outcome(RunStatus.FAILED, f"--result: {error}")
+            else:
+                session.display.verdict(f"vmfsm run: --result: {error}")
     good = "ok" if outcome.good else f"FAILED ({outcome.word})"
     where = f"; recorded in {session.recording}" if session.recording else ""
     session.display.verdict(

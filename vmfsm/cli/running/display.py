@@ -1,6 +1,7 @@
 """What is shown of a machine: its console on stdout, and on stderr what QEMU and vmfsm have to say."""
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -15,20 +16,26 @@ _STDOUT, _STDERR = 1, 2
 _STDERR_PATIENCE = 2.0
 """Seconds for who reads stderr to take the last of it; who reads stdout has all the time that it wants."""
 _LONGEST_LINE = 4096
+_GONE = frozenset({errno.EPIPE, errno.EIO, errno.ECONNRESET})
+"""What it is to write where nobody reads any more: a pipe, a terminal, a socket."""
 
 
 class Display:
     """Writers for stdout and stderr: one, where both are the terminal.
 
     :param status: asked for the status line, where there is a terminal for it; `None` for no such line.
-    :param reader_gone: called when whoever read stdout has gone.
+    :param interrupt: called with `pipe` when whoever read stdout has gone, with `stdout` when that can't be
+        written.
     :param quiet: no messages but the verdict.
     """
 
     def __init__(
-        self, *, status: Callable[[], str] | None, reader_gone: Callable[[], object], quiet: bool
+        self, *, status: Callable[[], str] | None, interrupt: Callable[[str], object], quiet: bool
     ) -> None:
         self._quiet = quiet
+        self._interrupt = interrupt
+        self.failed = False
+        """Something of the console's output could not be written, and not for want of a reader."""
         self.last_output = time.monotonic()
         """When the console said something last."""
         self._departure = contextlib.ExitStack()
@@ -36,10 +43,10 @@ class Display:
         self.has_console = os.isatty(_STDOUT) and on_terminal
         """Console and messages share a terminal."""
         if self.has_console:
-            self._out = self._err = Writer(Screen(_STDOUT), status=status, failed=lambda error: reader_gone())
+            self._out = self._err = Writer(Screen(_STDOUT), status=status, failed=self._stdout_failed)
         else:
-            self._out = Writer(Plain(_STDOUT), failed=lambda error: reader_gone())
-            self._departure.enter_context(Departure(_STDOUT, reader_gone))
+            self._out = Writer(Plain(_STDOUT), failed=self._stdout_failed)
+            self._departure.enter_context(Departure(_STDOUT, lambda: interrupt("pipe")))
             sink = StatusLine(_STDERR) if on_terminal else Plain(_STDERR)
             self._err = Writer(sink, status=status if on_terminal else None)
 
@@ -72,6 +79,14 @@ class Display:
     def close(self) -> None:
         """Write what is left of the messages."""
         self._err.close(None if self._out is self._err else _STDERR_PATIENCE)
+
+    def _stdout_failed(self, error: OSError) -> None:
+        if error.errno in _GONE:
+            self._interrupt("pipe")
+        else:
+            self.message(f"vmfsm run: stdout: {error}")
+            self.failed = True
+            self._interrupt("stdout")
 
     def _console(self, data: bytes) -> None:
         if data:

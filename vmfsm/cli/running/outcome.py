@@ -13,6 +13,7 @@ from vmfsm import (
     MachineTimeout,
     Reason,
     State,
+    Verdict,
     VMError,
 )
 
@@ -78,6 +79,7 @@ _INTERRUPTS = {
     "SIGHUP": (RunStatus.HANG_UP, "the terminal hung up (SIGHUP)"),
     "quit": (RunStatus.INTERRUPTED, "ended by the user"),
     "kill": (RunStatus.INTERRUPTED, "killed by the user"),
+    "stdout": (RunStatus.FAILED, "the console's output can't be written to stdout"),
     "pipe": (RunStatus.BROKEN_PIPE, "whoever read the console's output has gone"),
 }
 
@@ -124,6 +126,12 @@ def of_ending(machine: Machine, *, met: bool) -> Outcome:
     )
 
 
+def of_verdict(verdict: Verdict) -> Outcome:
+    message = verdict.what.get("message")
+    seen = f"{verdict.kind} (seen by {verdict.where})"
+    return Outcome(RunStatus.VERDICT, f"{seen}: {message}" if message else seen)
+
+
 def of_error(machine: Machine, error: Exception) -> Outcome:
     """Of what a call raised."""
     message = str(error).removeprefix(f"{machine.name}: ")
@@ -135,7 +143,7 @@ def of_error(machine: Machine, error: Exception) -> Outcome:
         case MachineTimeout():
             return Outcome(RunStatus.TIMEOUT, message)
         case GuestPanicked():
-            return Outcome(RunStatus.VERDICT, message)
+            return of_verdict(error.verdict) if error.verdict else Outcome(RunStatus.VERDICT, message)
         case AbnormalExit():
             return Outcome(_BY_REASON.get(error.reason or Reason.QEMU_EXIT, RunStatus.FAILED), message)
         case MachineDied():

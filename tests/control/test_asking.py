@@ -18,7 +18,6 @@ WHILE = {
     "waiting for the guest": 'vm.console.expect("never", timeout=None)',
     "waiting for the end": "vm.wait()",
     "in a debugger": "pdb.set_trace()",
-    "in a thread's call": "threading.Thread(target=vm.wait, daemon=True).start(); time.sleep(1000)",
 }
 
 

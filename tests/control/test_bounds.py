@@ -35,7 +35,7 @@ def find() -> control.Client:
 
 def test_a_console_that_is_faster_than_those_who_follow() -> None:
     """They are told how much they missed, to the byte; one who does not read misses more."""
-    size = 20_000_000
+    size = 8_000_000
     flood = [sys.executable, flooder.__file__, str(size), "80"]
     with Machine(sys.executable, wrapper=flood, block=["qmp", "fdpass"], name="guest") as vm:
         vm.launch()

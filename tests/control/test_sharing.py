@@ -10,7 +10,7 @@ from tests.waiting import LIMIT, InThread
 from vmfsm import LaunchError, Machine, MachineDied, MachineTimeout, control
 from vmfsm.testing import GUEST_ARGS
 
-COMMANDS = 300
+COMMANDS = 100
 """Of each of those who ask."""
 
 

@@ -118,10 +118,9 @@ class Deadline:
         0 when no more than `reserve` seconds are left; `None` without a limit. For a loop: never late by more
         than 50 ms, and no more than 20 looks a second while the clock stands still.
         """
-        remaining = self.remaining()
-        if remaining is None:
+        if self._end == math.inf:
             return None
-        left = max(0.0, remaining - reserve)
+        left = max(0.0, self._end - self._now() - reserve)
         return max(left, _LOOK) if left and self.stands_still else left
 
     async def first(self, futures: "Collection[asyncio.Future[Any]]", reserve: float = 0.0) -> bool:

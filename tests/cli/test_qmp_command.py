@@ -136,6 +136,8 @@ def test_the_shell(shell: Shell, tmp_path: Path) -> None:
     shell.type("query-hotp", "Tab")
     shell.shows("box> query-hotpluggable-cpus")
     shell.type("C-u")
+    shell.type("qom-get path=/machine prop", "Tab", "type", "Enter")  # at once, as when it is pasted
+    shell.shows('"none-machine"')
     shell.run("query-name", "{}")
     shell.run("qom-get path=/machine property=type", '"none-machine"')
     shell.run("no-such", "CommandNotFound: The command no-such has not been found")

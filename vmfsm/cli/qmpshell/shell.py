@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion, get_common_complete_suffix
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.patch_stdout import patch_stdout
 
 from vmfsm.control import Client, ControlError, Disconnected, Stream
@@ -30,6 +31,22 @@ class _Completer(Completer):
             yield Completion(one.text, start_position=-len(begun), display_meta=one.about)
 
 
+def _complete(event: KeyPressEvent) -> None:
+    """TAB, at once: what comes with the keys after it is not to be executed without it."""
+    buffer = event.current_buffer
+    if buffer.complete_state:
+        buffer.complete_next()
+        return
+    requested = CompleteEvent(completion_requested=True)
+    found = list(buffer.completer.get_completions(buffer.document, requested))
+    if len(found) == 1:
+        buffer.apply_completion(found[0])
+    elif suffix := get_common_complete_suffix(buffer.document, found):
+        buffer.insert_text(suffix)
+    elif found:
+        buffer.start_completion()
+
+
 class Shell:
     """On a terminal: reads commands until `exit` or Ctrl-D, or the machine ends.
 
@@ -46,11 +63,14 @@ class Shell:
             history = History(place())
         except OSError:  # a home that can't be written to
             history = InMemoryHistory()
+        keys = KeyBindings()
+        keys.add("tab")(_complete)
         self._session: PromptSession[str] = PromptSession(
             f"{client.name}> ",
             completer=_Completer(self._schema),
             complete_while_typing=False,
             history=history,
+            key_bindings=keys,
             bottom_toolbar=self._toolbar,
         )
 

@@ -2,9 +2,15 @@
 
 import click
 
+from vmfsm.control import ControlError
+
 from .command import command, timeout_option
 from .machines import EXITS, complete, find
 from .output import one_line
+from .status import Failure
+
+_NO_SCREEN = "no console to take a screendump from"
+"""QEMU's words; what else is called a console here has nothing to do with it."""
 
 
 @command(
@@ -26,4 +32,10 @@ def screendump(name: str, file: str | None, timeout: float) -> None:
     with find(name) as machine:
         path = file or f"{machine.name}.png"
         form = "ppm" if path.lower().endswith(".ppm") else "png"
-        click.echo(one_line(machine.screendump(path, format=form, timeout=timeout)))
+        try:
+            written = machine.screendump(path, format=form, timeout=timeout)
+        except ControlError as error:
+            if _NO_SCREEN not in str(error):
+                raise
+            raise Failure(f"{machine.name}: it has no graphics device (-device VGA is one)") from None
+        click.echo(one_line(written))

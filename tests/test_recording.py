@@ -125,7 +125,7 @@ def test_cut_anywhere(tmp_path: Path) -> None:
     write(path, line("note", text="one"), ENDED)
     data = path.read_bytes()
     header, note, ended = (len(part) for part in data.splitlines(keepends=True))
-    for size in range(len(data)):
+    for size in [*range(0, header, 40), *range(header - 2, len(data))]:
         path.write_bytes(data[:size])
         if size < header - 1:
             with pytest.raises(ConfigError, match="no recording"):
@@ -149,7 +149,7 @@ def test_any_damage(tmp_path: Path) -> None:
     )
     whole = path.read_bytes()
     first = whole.index(b"\n") + 1
-    for _ in range(500):
+    for _ in range(150):
         data = bytearray(whole)
         for _ in range(chance.randint(1, 8)):
             data[chance.randrange(first, len(data))] = chance.randrange(256)

@@ -96,7 +96,7 @@ def assert_has_no_gaps(it: recording.Recording) -> None:
 
 def test_killed_at_any_time(qemu: str, tmp_path: Path) -> None:
     chance = random.Random()
-    for number in range(3):
+    for number in range(2):
         directory = tmp_path / f"records-{number}"
         with busy(directory, tmp_path / "base") as process:
             time.sleep(chance.random() * 0.3)

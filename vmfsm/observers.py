@@ -19,6 +19,8 @@ from .workers import Workers
 
 PATIENCE = 0.5
 """Seconds that a slow observer can hold up the return of `launch`, `shutdown`, `kill` and `wait`."""
+AT_EXIT = 2.0
+"""Seconds that one can hold up the exit of the interpreter, which is the end of all that is not told."""
 PACE = 0.02
 """Seconds for which records are collected, so that a busy machine tells of many at once."""
 _ENOUGH_BYTES = 256 * 1024
@@ -30,7 +32,7 @@ os.register_at_fork(after_in_child=_untold.clear)
 
 
 def tell_all() -> None:
-    """Have observers told what they were not yet, at most `PATIENCE` seconds: the interpreter exits.
+    """Have observers told what they were not yet, at most `AT_EXIT` seconds: the interpreter exits.
 
     Not on the I/O thread.
     """
@@ -40,11 +42,11 @@ def tell_all() -> None:
     told = threading.Event()
 
     async def tell() -> None:
-        await asyncio.gather(*(observers.told() for observers in _untold))
+        await asyncio.gather(*(observers.told(AT_EXIT) for observers in _untold))
         told.set()
 
     io.post(lambda: io.start(tell()))
-    told.wait(PATIENCE)
+    told.wait(AT_EXIT)
 
 
 class Observers:
@@ -88,13 +90,13 @@ class Observers:
         elif self._soon is None:
             self._soon = IOThread.get().loop.call_later(PACE, self._begin)
 
-    async def told(self) -> None:
-        """Wait until all that was added so far has been told, at most `PATIENCE` seconds."""
+    async def told(self, patience: float = PATIENCE) -> None:
+        """Wait until all that was added so far has been told, at most `patience` seconds."""
         if self._telling or self._pending:
             told = asyncio.get_running_loop().create_future()
             self._waiting.append(told)
             self._begin()
-            await asyncio.wait({told}, timeout=PATIENCE)
+            await asyncio.wait({told}, timeout=patience)
 
     def _begin(self) -> None:
         if self._soon is not None:

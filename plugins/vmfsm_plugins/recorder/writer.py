@@ -17,6 +17,8 @@ from .pieces import Pieces
 
 PATIENCE = 0.5
 """Seconds that a change of state waits for its line to be written."""
+AT_EXIT = 2.0
+"""Seconds that the exit of the interpreter waits for what is not written yet."""
 MOST_PENDING = 8 * 1024 * 1024
 """Bytes of lines that wait for a file system."""
 TOO_SLOW = "the file system is too slow"
@@ -96,10 +98,9 @@ class Writer:
                 self._changed.wait_for(lambda: not recording.queued, PATIENCE)
 
     def flush_all(self) -> None:
-        """The same for all recordings together."""
-        if not self.hangs:
-            with self._changed:
-                self._changed.wait_for(lambda: not any(one.queued for one in self._open), PATIENCE)
+        """The same for all recordings together, and for `AT_EXIT` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: not any(one.queued for one in self._open), AT_EXIT)
 
     def _start(self) -> bool:
         """Whether there is a thread now."""

@@ -1,6 +1,8 @@
 """One machine and several threads: who asks at once, who waits while it ends, who reads meanwhile."""
 
+import asyncio
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -31,11 +33,13 @@ from vmfsm import (
     Machine,
     MachineDied,
     MachineTimeout,
+    PluginError,
     Reason,
     State,
     Transition,
     TransitionError,
     VMError,
+    hookimpl,
 )
 from vmfsm.caller import GRACE
 
@@ -127,6 +131,35 @@ def test_a_kill_that_comes_too_late_takes_back_no_other(bare: MakeMachine) -> No
     finally:
         gate.set()
     machine.kill()
+    assert (machine.state, machine.reason) == (State.STOPPED, Reason.KILLED)
+
+
+def test_the_deadline_of_a_kill_counts_whoever_tells_of_the_end_first(bare: MakeMachine) -> None:
+    """The end that it causes is noticed before the walk hears who asked for it."""
+
+    class Endless:
+        name = "endless"
+
+        @hookimpl
+        async def post_shutdown(self) -> None:
+            await asyncio.Event().wait()
+
+    machine = bare(Endless())
+    machine.launch()
+    launch = machine._launch
+    assert launch is not None
+    ask = launch.ask
+
+    def late(*args: Any, **kw: Any) -> None:
+        if machine.state is State.RUNNING:
+            launch.io.loop.call_later(0.001, functools.partial(late, *args, **kw))
+        else:
+            ask(*args, **kw)
+
+    launch.ask = late  # type: ignore[method-assign]
+    with pytest.raises(PluginError) as caught:
+        machine.kill(timeout=0.2)
+    assert isinstance(caught.value.__cause__, MachineTimeout)
     assert (machine.state, machine.reason) == (State.STOPPED, Reason.KILLED)
 
 

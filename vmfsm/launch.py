@@ -120,7 +120,7 @@ class Launch:
         self._losses = Losses(config.name, io.loop)
         self._owned: Owned | None = None
         self._no_spawn = False
-        self._kills: list[object] = []
+        self._kills: list[_Kill] = []
         """Those that reached QEMU, or may have; each adds itself, and takes back itself only."""
         self._interrupt: BaseException | None = None
         self._asked_guest = False
@@ -177,9 +177,12 @@ class Launch:
         if not self.asked.done():
             self.asked.set_result(None)
 
-    def kill_now(self) -> None:
-        """Send SIGKILL, and see to it that no process is made any more. From any thread; never waits."""
-        mine = object()
+    def kill_now(self, deadline: Deadline | None = None) -> None:
+        """Send SIGKILL, and see to it that no process is made any more. From any thread; never waits.
+
+        :param deadline: of who waits for the end, which may be noticed before that is told to the walk.
+        """
+        mine = _Kill(deadline)
         self._kills.append(mine)  # first, since the exit may be judged at any moment from then on
         self._no_spawn = True
         if self.process is not None and not self.force(signal.SIGKILL):
@@ -554,7 +557,8 @@ class Launch:
             self.force(signal.SIGKILL)  # gone before the caller sees the error
         self._fire(Event.QUIT, self._judge()[1])
         if self._end_deadline is None:
-            self._end_deadline = self._deadline if self._failed is not None else self._unasked()
+            killer = next((kill.deadline for kill in tuple(self._kills) if kill.deadline is not None), None)
+            self._end_deadline = killer or (self._deadline if self._failed is not None else self._unasked())
         deadline = self._end_deadline
         if self.plan is not None:
             self.plan.spent = True
@@ -705,6 +709,13 @@ class Launch:
             self.caller.release(self._interrupt or self.failure)
         for caller in self._waiting:
             caller.release(None)
+
+
+class _Kill:
+    """A SIGKILL that somebody sends."""
+
+    def __init__(self, deadline: Deadline | None) -> None:
+        self.deadline = deadline
 
 
 async def _hear(listen: Callable[[], Coroutine[Any, Any, str | None]]) -> str | None:

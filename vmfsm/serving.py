@@ -63,7 +63,7 @@ def end(
         had_ended = launch.has_ended
         ask = functools.partial(launch.ask, caller, deadline, guest=guest, had_ended=had_ended)
         if at_once:
-            launch.kill_now()
+            launch.kill_now(deadline)
             machine._holds.end()
         else:
             try:

@@ -1,6 +1,7 @@
 """A shell for QMP: commands with completion, and events as they come."""
 
 import json
+import os
 import threading
 from collections.abc import Iterable
 from typing import Any
@@ -63,6 +64,8 @@ class Shell:
             history = History(place())
         except OSError:  # a home that can't be written to
             history = InMemoryHistory()
+        # No asking of the terminal where its cursor is: one that does not answer would hold everything up.
+        os.environ.setdefault("PROMPT_TOOLKIT_NO_CPR", "1")
         keys = KeyBindings()
         keys.add("tab")(_complete)
         self._session: PromptSession[str] = PromptSession(

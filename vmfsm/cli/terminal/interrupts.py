@@ -52,9 +52,8 @@ class Interrupts:
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[1], False)
         self._fd_before = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-        threading.Thread(
-            target=self._insist, args=(self._pipe[0],), name="vmfsm-signals", daemon=True
-        ).start()
+        self._thread = threading.Thread(target=self._insist, args=(self._pipe[0],), daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(
@@ -62,6 +61,7 @@ class Interrupts:
     ) -> None:
         signal.set_wakeup_fd(self._fd_before)
         os.close(self._pipe[1])  # which ends the thread
+        self._thread.join()
         for number, handler in self._before.items():
             # `interrupt` may be called yet, by a thread: that is nothing to die of.
             signal.signal(number, _nothing if number == _OURS else handler)

@@ -8,6 +8,8 @@ from typing import Any
 
 LIMIT = 30.0
 """Seconds that anything may take on a busy machine that is not itself about time."""
+SLACK = 20.0
+"""Seconds by which a busy machine may be late; what should not be waited for is longer, or has no end."""
 
 
 def until(condition: Callable[[], object], limit: float = LIMIT) -> None:
@@ -53,6 +55,18 @@ class InThread:
         if self.error is not None:
             raise self.error
         return self.value
+
+
+def rests(thread: threading.Thread, seconds: float = 0.2) -> bool:
+    """Whether a thread of this process takes no processor time at all for so long.
+
+    That of the whole process says less: the interpreter collects garbage in whichever thread it likes.
+    """
+    assert thread.ident is not None
+    clock = time.pthread_getcpuclockid(thread.ident)
+    before = time.clock_gettime(clock)
+    time.sleep(seconds)
+    return time.clock_gettime(clock) == before
 
 
 def catches(pid: int, signal: int) -> bool:

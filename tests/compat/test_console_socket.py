@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.waiting import InThread, until
+from tests.waiting import SLACK, InThread, until
 from vmfsm.compat import spool
 from vmfsm.compat.console_socket import ConsoleSocket
 from vmfsm.testing import GUEST_ARGS
@@ -120,10 +120,8 @@ def test_a_reset_is_the_end_of_a_drained_console(make: MakeConsole) -> None:
 def test_not_blocking_is_an_error_at_once(make: MakeConsole, drain: bool) -> None:
     console, theirs = make(drain=drain)
     console.setblocking(False)
-    begin = time.monotonic()
     with pytest.raises(BlockingIOError):
         console.recv(1)
-    assert time.monotonic() - begin < 5
     console.setblocking(True)
     theirs.sendall(b"x")
     assert console.recv(1) == b"x"
@@ -135,7 +133,7 @@ def test_a_timeout_is_what_it_is_set_to(make: MakeConsole, drain: bool) -> None:
     begin = time.monotonic()
     with pytest.raises(TimeoutError):
         console.recv(1)
-    assert 0.04 < time.monotonic() - begin < 5
+    assert 0.04 < time.monotonic() - begin < SLACK
     console.settimeout(None)
     assert console.gettimeout() is None
 
@@ -197,7 +195,7 @@ def test_what_nobody_takes_does_not_keep_it_open(make: MakeConsole) -> None:
             console.send(bytes(100_000))
     begin = time.monotonic()
     console.close()
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < SLACK
     until(lambda: not is_open(theirs))
 
 

@@ -14,7 +14,7 @@ import pytest
 from vmfsm_plugins.logs import Logs
 
 from tests.plugins.fake_console import program
-from tests.waiting import LIMIT, InThread, catches, until
+from tests.waiting import LIMIT, SLACK, InThread, catches, until
 from vmfsm import (
     AbnormalExit,
     ConfigError,
@@ -135,12 +135,9 @@ def test_a_flood_of_wrong_bytes_does_not_stop_the_others(make: Make) -> None:
     vm = make("while True: os.write(1, b'\\xff\\xfe' * 30000)")
     vm.launch()
     other = make("while True: time.sleep(0.02); os.write(1, b'x')").launch()
-    slowest = 0.0
     for _ in range(20):
-        begin, seen = time.monotonic(), len(other.log.text)
+        seen = len(other.log.text)
         until(lambda seen=seen: len(other.log.text) > seen)  # type: ignore[misc]
-        slowest = max(slowest, time.monotonic() - begin)
-    assert slowest < 2
 
 
 def test_kept_after_a_failed_launch(qemu: str, tmp_path: Path) -> None:
@@ -192,16 +189,21 @@ def test_wrong_options(options: dict[str, object]) -> None:
     assert caught.value.field == f"options['logs'][{next(iter(options))!r}]"
 
 
-def test_follow(make: Make) -> None:
+def test_follow(make: Make, tmp_path: Path) -> None:
     vm = make(
-        "for n in range(5): os.write(1, b'%d\\n' % n); time.sleep(0.05)\nos.write(1, b'end'); os._exit(0)"
+        "for n in range(5):\n"
+        "    os.write(1, b'%d\\n' % n)\n"
+        f"    while not os.path.exists(f'{tmp_path}/{{n}}'): time.sleep(0.001)\n"
+        "os.write(1, b'end'); os._exit(0)"
     )
     with pytest.raises(TransitionError):
         vm.log.follow()
     vm.launch()
-    parts = list(vm.log.follow())
-    assert "".join(parts) == "0\n1\n2\n3\n4\nend"
-    assert len(parts) > 2
+    parts = []
+    for part in vm.log.follow():
+        parts.append(part)
+        (tmp_path / part.strip()).touch()  # it goes on only then
+    assert parts == ["0\n", "1\n", "2\n", "3\n", "4\n", "end"]
     vm.wait(timeout=30)
     assert list(vm.log.follow()) == ["0\n1\n2\n3\n4\nend"]
 
@@ -219,12 +221,13 @@ def test_follow_gets_all_of_it(make: Make) -> None:
 def test_follow_ends_at_its_deadline(make: Make) -> None:
     vm = make("os.write(1, b'x')")
     vm.launch()
+    until(lambda: vm.log.text)
     begin = time.monotonic()
     parts = vm.log.follow(timeout=0.3)
     assert next(parts) == "x"
     with pytest.raises(MachineTimeout) as caught:
         next(parts)
-    assert 0.25 < time.monotonic() - begin < 5
+    assert 0.25 < time.monotonic() - begin < SLACK
     assert caught.value.timeout == pytest.approx(0.3)
     with pytest.raises(ConfigError):
         vm.log.follow(timeout=-1)
@@ -373,7 +376,7 @@ def test_a_process_left_behind_does_not_hold_up_the_end(make: Make) -> None:
     code = """
 if os.fork() == 0:
     os.setsid()
-    end = time.monotonic() + 3
+    end = time.monotonic() + 60
     try:
         while time.monotonic() < end: os.write(1, b"x" * 60000)
     except OSError: pass
@@ -385,7 +388,7 @@ os._exit(0)
     vm.launch()
     begin = time.monotonic()
     vm.wait(timeout=30)
-    assert time.monotonic() - begin < 2.5
+    assert time.monotonic() - begin < SLACK
 
 
 def test_qemu_inherits_the_output_once(make: Make) -> None:

@@ -35,7 +35,7 @@ def assert_tells(vm: Machine) -> None:
     told: Any = check({**picture, "details": {}})
     seen: Any = vm.snapshot()
     same = ("name", "state", "reason", "launches", "command", "shell", "cwd", "environment", "exit_status")
-    for field in (*same, "pid", "harness", "plugins", "hooks", "held", "waits", "running_hook"):
+    for field in (*same, "pid", "paths", "harness", "plugins", "hooks", "held", "waits", "running_hook"):
         assert told[field] == seen[field], field
     for history in (told["history"], seen["history"]):
         for row in history:
@@ -62,6 +62,19 @@ def test_each_launch_that_fails(guest: MakeGuest, name: str) -> None:
     with contextlib.suppress(VMError):
         vm.wait(LIMIT)
     assert_tells(vm)
+
+
+def test_of_one_that_runs(guest: MakeGuest, tmp_path: Path) -> None:
+    """What only a QEMU that is there can tell: its process, its version and where its files are."""
+    with guest(log_dir=tmp_path).launch() as vm:
+        it = recording.read(vm.plugin("recorder").path)
+        told: Any = it.snapshot()
+        seen: Any = vm.snapshot()
+        for field in ("pid", "paths", "command", "exit_status"):
+            assert told[field] == seen[field], field
+        assert told["details"]["qmp"]["version"] == seen["details"]["qmp"]["version"]
+        started = next(record.data for record in it.records() if record.kind == "started")
+        assert Path(str(started["binary"])).resolve() == Path(f"/proc/{vm.pid}/exe").resolve()
 
 
 # -- damage -------------------------------------------------------------------------------------------------
@@ -164,7 +177,18 @@ ODD_VALUES: list[object] = [None, True, -1, 1.5, "text", [], {}, [[]], {"a": Non
 def test_records_that_are_not_as_documented(tmp_path: Path, odd: object) -> None:
     names = [
         *("event", "source", "dest", "reason", "hook", "plugin", "seconds", "error", "command", "cwd", "pid"),
-        *("environment", "status", "console", "text", "operation", "timeout", "thread", "caller", "by"),
+        *(
+            "environment",
+            "status",
+            "console",
+            "text",
+            "operation",
+            "timeout",
+            "thread",
+            "caller",
+            "by",
+            "paths",
+        ),
     ]
     kinds = recording.schema()["$defs"]["kinds"]
     lines = [line(kind, 101.0, **dict.fromkeys(names, odd)) for kind in [*kinds, *kinds]]

@@ -93,9 +93,9 @@ def lines(qemu: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
 
 
 KINDS = """
-    transition hook-begin hook spawn companion companion-ready companion-exit stop exit wait-begin wait
-    step-begin step note verdict hold release
-    qmp-command qmp-reply qmp-event console snapshot fd-passed migration
+    transition hook-begin hook spawn started companion companion-ready companion-exit stop exit
+    wait-begin wait step-begin step note verdict hold release
+    qmp-greeting qmp-command qmp-reply qmp-event console snapshot fd-passed migration
 """
 
 

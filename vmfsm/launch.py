@@ -460,8 +460,19 @@ class Launch:
         self._machine.secrets.learn_command(self.command)
         self._record("adopt", {"command": self.command, "pid": plan.adopted.pid}, 1_000)
         self.process = Process.adopt(plan.adopted, on_exit=self._exited)
+        self._started(None)
         plan.pid = self.process.pid
         owned.has_process(self.process.pid, plan.sockets, plan.directories)
+
+    def _started(self, binary: str | None) -> None:
+        assert self.process is not None
+        assert self.plan is not None
+        paths = {
+            "directory": self.plan.directory,
+            "log_dir": self._config.log_dir,
+            "base_dir": self._config.base_dir,
+        }
+        self._record("started", {"pid": self.process.pid, "binary": binary, "paths": paths}, 500)
 
     def _spawn(self, plan: LaunchPlan, owned: Owned) -> None:
         plan.spent = True
@@ -492,6 +503,7 @@ class Launch:
             output=plan.output,
             on_exit=self._exited,
         )
+        self._started(self._config.binary if plan.wrapper else executable)
         plan.pid = self.process.pid
         owned.has_process(self.process.pid, plan.sockets, plan.directories)
         plan.close_given()

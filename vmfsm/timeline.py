@@ -195,6 +195,10 @@ def _spawn(data: Mapping[str, Any]) -> str:
     return "".join(f"\n{word}" if word.startswith("-") else f" {word}" for word in words).lstrip()
 
 
+def _started(data: Mapping[str, Any]) -> str:
+    return f"pid {data['pid']}" + (f", {data['binary']}" if data["binary"] else "")
+
+
 def _stop(data: Mapping[str, Any]) -> str:
     way: str = data["way"]
     return way if way.startswith("SIG") else f"politely, by {way}"
@@ -217,6 +221,10 @@ def _command(data: Mapping[str, Any]) -> str:
 
 def _reply(data: Mapping[str, Any]) -> str:
     return f"{data['command']}: {data['error']}" if "error" in data else str(data["command"])
+
+
+def _greeting(data: Mapping[str, Any]) -> str:
+    return f"QEMU {data['version']}"
 
 
 def _event(data: Mapping[str, Any]) -> str:
@@ -269,10 +277,12 @@ _WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "hook": _hook,
     "spawn": _spawn,
     "adopt": _spawn,
+    "started": _started,
     "stop": _stop,
     "exit": _exit,
     "console": _said,
     "output": _said,
+    "qmp-greeting": _greeting,
     "qmp-command": _command,
     "qmp-reply": _reply,
     "qmp-event": _event,

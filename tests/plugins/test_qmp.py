@@ -480,7 +480,11 @@ def test_records(monitored: MakeMachine) -> None:
     vm.qmp.execute("query-qmp-schema")
     vm.qmp.execute("stop")
     records = [record for record in vm.timeline if record.kind.startswith("qmp-")]
-    asked, answered = records[2:4]
+    greeting, _, _, asked, answered = records[:5]
+    assert greeting.kind == "qmp-greeting"
+    numbers = tuple(greeting.data[name] for name in ("major", "minor", "micro"))
+    assert numbers == vm.qmp.version
+    assert str(greeting.data["version"]).startswith("{}.{}.{}".format(*numbers))
     assert asked.kind == "qmp-command"
     assert asked.data["command"] == "set_password"
     assert asked.data["arguments"] == ("protocol", "password")

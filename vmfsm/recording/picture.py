@@ -45,6 +45,8 @@ class Picture:
         self._cwd = self._directory(None)
         self._environment: dict[str, str | None] = {}
         self._pid: JSON = None
+        self._paths: dict[str, JSON] = dict.fromkeys(("directory", "log_dir", "base_dir"))
+        self._version: JSON = None
         self._exit_status: JSON = None
 
     def add(self, record: Record) -> None:
@@ -55,6 +57,8 @@ class Picture:
         match kind:
             case "transition":
                 self._history.append(record)
+                if data.get("dest") in ("stopped", "failed"):
+                    self._paths["directory"] = None  # it was removed
             case "hook-begin":
                 _remember(self._running, _key(data, "hook", "plugin"), record)
             case "hook":
@@ -73,6 +77,12 @@ class Picture:
                 self._pid = jsonable(data.get("pid"))
                 self._cwd = self._directory(data.get("cwd"))
                 self._environment = _texts(data.get("environment"))
+            case "started":
+                self._pid = jsonable(data.get("pid"))
+                paths = data.get("paths")
+                self._paths = _chosen(paths if isinstance(paths, dict) else {}, *self._paths)
+            case "qmp-greeting":
+                self._version = jsonable(data.get("version"))
             case "exit":
                 self._pid = None
                 self._exit_status = jsonable(data.get("status"))
@@ -115,7 +125,7 @@ class Picture:
             "waits": [self._told_wait(record) for record in self._waits.values()],
             "timeline": [self._told(record) for record in self._timeline],
             "verdicts": [self._told(record) for record in self._verdicts],
-            "paths": {},
+            "paths": dict(self._paths),
             "plugins": jsonable(header.get("plugins") or []),
             "details": self._details(),
         }
@@ -160,8 +170,8 @@ class Picture:
 
     def _details(self) -> dict[str, JSON]:
         details: dict[str, JSON] = {}
-        if self._events:
-            details["qmp"] = {"events": list(self._events)}
+        if self._events or self._version is not None:
+            details["qmp"] = {"version": self._version, "events": list(self._events)}
         if self._consoles:
             details["console"] = {name: {"lines": _lines(text)} for name, text in self._consoles.items()}
         if self._output:

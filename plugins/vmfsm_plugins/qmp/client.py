@@ -117,8 +117,30 @@ class Client(QMPClient):
     @property
     def version(self) -> tuple[int, int, int]:
         """QEMU's, of the greeting: major, minor, micro. From any thread."""
-        version = self.greeted_with["QMP"]["version"].get("qemu", {})
-        return version.get("major", 0), version.get("minor", 0), version.get("micro", 0)
+        major, minor, micro = (
+            number if type(number := self._version("qemu", name)) is int else 0
+            for name in ("major", "minor", "micro")
+        )
+        return major, minor, micro
+
+    @property
+    def package(self) -> str:
+        """Who has packaged QEMU, and as what; often empty. Of the greeting, from any thread."""
+        package = self._version("package")
+        return package.strip() if isinstance(package, str) else ""
+
+    @property
+    def version_text(self) -> str:
+        """Both, as `qemu-system-x86_64 --version` has them. From any thread."""
+        numbers = ".".join(map(str, self.version))
+        return f"{numbers} ({self.package})" if self.package else numbers
+
+    def _version(self, *names: str) -> object:
+        """What the greeting says; `None` where it does not."""
+        value = self.greeted_with["QMP"]["version"]
+        for name in names:
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
 
     def fileno(self) -> int:
         """The descriptor of the connection. From any thread."""

@@ -100,7 +100,7 @@ class Session:
         """What there is to show, with so many of the last events. From any thread; never waits."""
         client = self._client
         return {
-            "version": None if client is None else ".".join(map(str, client.version)),
+            "version": None if client is None else client.version_text,
             "run_state": self.run_state,
             "resets": self.resets.total,
             "events": self.ring.last(events, largest=_LARGE_EVENT),
@@ -127,7 +127,19 @@ class Session:
         except ConnectionLost as lost:
             raise await self._lost(client, lost.loss) from None
         self._client = client
+        self._record_greeting(client)
         await self.execute_raw(make_request("query-status"))
+
+    def _record_greeting(self, client: Client) -> None:
+        major, minor, micro = client.version
+        greeting = {
+            "version": client.version_text,
+            "major": major,
+            "minor": minor,
+            "micro": micro,
+            "package": client.package,
+        }
+        self._machine.record("qmp-greeting", greeting, size=500)
 
     async def reconnect(self) -> None:
         """Connect again; see `QMP.reconnect`."""

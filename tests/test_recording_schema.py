@@ -82,6 +82,7 @@ def lines(qemu: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
         until_guest_is_up(vm)
         with vm.trace("doing it"), vm.hold("to look"):
             vm.note("now")
+            vm.note_failure("no good")
         vm.snapshots.external({"disk": path / "over"})
         vm.fds.add(path / "disk")
         vm.run(Doing.report(vm), timeout=30, operation="report")
@@ -94,7 +95,7 @@ def lines(qemu: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
 
 KINDS = """
     transition hook-begin hook spawn started companion companion-ready companion-exit stop exit
-    wait-begin wait step-begin step note verdict hold release
+    wait-begin wait step-begin step note verdict failure hold release
     qmp-greeting qmp-command qmp-reply qmp-event console snapshot fd-passed migration
 """
 
@@ -103,7 +104,12 @@ def test_many_kinds_are_as_it_says(lines: dict[str, Any]) -> None:
     assert lines.keys() >= set(KINDS.split())
 
 
-MAY_LACK = {("qmp-event", "data"), ("qmp-event", "timestamp"), ("qmp-reply", "error")}
+MAY_LACK = {
+    ("failure", "thread"),
+    ("qmp-event", "data"),
+    ("qmp-event", "timestamp"),
+    ("qmp-reply", "error"),
+}
 ANYTHING = {("qmp-command", "id"), ("qmp-reply", "id"), ("qmp-event", "timestamp")}
 
 

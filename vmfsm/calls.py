@@ -11,6 +11,7 @@ from .alarm import Alarm
 from .caller import GRACE, receive
 from .deadline import Deadline
 from .errors import GuestPanicked, MachineDied, MachineTimeout, Verdict, VMError
+from .failures import Failures
 from .iothread import IOThread, outcome
 from .onlookers import is_onlooker
 from .waits import SHORT, Recorder, Wait, Waits
@@ -35,6 +36,7 @@ class Calls:
         when_ended: Callable[[Callable[[], object]], None],
         waits: Waits,
         record: Recorder,
+        failures: Failures,
     ) -> None:
         self.io = io
         self.name = name
@@ -44,6 +46,7 @@ class Calls:
         self.when_ended = when_ended
         """Calls a function when the final state is reached."""
         self.record = record
+        self.failures = failures
         self._waits = waits
         self._look: asyncio.TimerHandle | None = None
         self.in_progress: set[Call] = set()
@@ -255,6 +258,7 @@ class Call:
         "_deadline",
         "_deliver",
         "_delivered",
+        "_is_of_test",
         "_task",
         "_why",
         "at_once",
@@ -293,6 +297,7 @@ class Call:
         """The end of QEMU ends the wait."""
         self.at_once = at_once
         """Tell of the end of QEMU before it is cleaned up after: the clean-up itself may be what waits."""
+        self._is_of_test = of_guest and not is_onlooker()
 
     def start(self) -> None:
         calls = self._calls
@@ -329,6 +334,7 @@ class Call:
         """QEMU has ended."""
         if self.stop(self._calls.end(self)):
             self._by_end = True
+            self._judge(self._why)  # now, since the end of the machine begins
 
     def abandon(self, why: BaseException) -> None:
         """Nobody waits any more, for `why`."""
@@ -378,6 +384,11 @@ class Call:
     def tell_end(self, error: BaseException | None) -> None:
         """What it came to is known, for the timeline: before its caller is told, once."""
         self.wait.tell_end(error)
+        self._judge(error)
+
+    def _judge(self, error: BaseException | None) -> None:
+        if self._is_of_test:
+            self._calls.failures.waited(error, self._deadline.timeout)
 
     def _tell_when_ended(self) -> None:
         self.tell_end(self._why)

@@ -35,6 +35,8 @@ from .errors import (
     VMError,
     describe,
 )
+from .failures import Failures
+from .hold_modes import is_failure
 from .hookcalls import CLEANUP_GRACE, HookCalls
 from .iothread import IOThread, outcome
 from .lifecycle import Event, Reason, State
@@ -46,7 +48,16 @@ from .plugins import PluginSet
 from .preparation import compose_command, prepare
 from .process import REAP, Process, differences, find_binary
 from .redaction import redact_environment
-from .reports import Failure, abnormal_exit, describe_exit, launch_error, machine_died, plugin_errors
+from .reports import (
+    Failure,
+    abnormal_exit,
+    describe_exit,
+    how_it_ended,
+    launch_error,
+    machine_died,
+    plugin_errors,
+    why_launch_failed,
+)
 from .stopping import stop
 from .waits import Waits
 
@@ -73,6 +84,7 @@ class Launch:
         machine: "Machine",
         config: Config,
         plugins: PluginSet,
+        failures: Failures,
         fire: Callable[[Event, Reason | None], object],
         record: Callable[[str, dict[str, object], int], object],
         observers_told: Callable[[], Awaitable[None]],
@@ -84,6 +96,8 @@ class Launch:
         self.io = io
         self.name = config.name
         self.caller = caller
+        self.failures = failures
+        """What speaks for it that it counts as failed."""
         self.plan: LaunchPlan | None = None
         self.process: Process | None = None
         self.command: tuple[str, ...] = (*config.wrapper, config.binary, *config.args)
@@ -98,7 +112,7 @@ class Launch:
         """Done when QEMU has ended and what it left in its sockets has been read."""
         self.asked: asyncio.Future[None] = io.loop.create_future()
         """Done when somebody asked for the end."""
-        self.calls = Calls(io, config.name, self.gone, self._died, self.when_ended, waits, record)
+        self.calls = Calls(io, config.name, self.gone, self._died, self.when_ended, waits, record, failures)
         self.final: tuple[State, Reason] | None = None
         self.failure: LaunchError | None = None
         """Why it did not get as far as `running`."""
@@ -568,6 +582,7 @@ class Launch:
         if self._failed is not None and self._failed.reason is not Reason.REQUESTED:
             self.force(signal.SIGKILL)  # gone before the caller sees the error
         self._fire(Event.QUIT, self._judge()[1])
+        self._note_failed()
         if self._end_deadline is None:
             killer = next((kill.deadline for kill in tuple(self._kills) if kill.deadline is not None), None)
             self._end_deadline = killer or (self._deadline if self._failed is not None else self._unasked())
@@ -582,6 +597,7 @@ class Launch:
         self._blame_companions()
         await self._companions.stop(deadline, at_once=self._killed)
         await self._kill_left()
+        self._note_failed()
         self.errors += await self._hooks.clean_up("post_shutdown", deadline)
         if self.plan is not None:
             self.plan.close_given()
@@ -594,6 +610,7 @@ class Launch:
         if self._killed and self._failed is not None and self._failed.reason is Reason.REQUESTED:
             self._failed = self._explain(self._failed.cause)  # kill() came while shutdown() was at it
         self.final = self._judge()
+        self._note_failed()
         if self._failed is not None:
             self.failure = launch_error(
                 self.name,
@@ -604,6 +621,28 @@ class Launch:
                 errors=self.errors,
             )
         self._fire(Event.EXITED if self.final[0] is State.STOPPED else Event.FAIL, self.final[1])
+
+    def note_failure(self, why: str, *, by: str) -> None:
+        """It counts as failed from now on, if it did not before."""
+        if not self.failures.is_certain:
+            why = self.failures.note(self._machine.secrets.redact(why))
+            self._record("failure", {"error": why, "by": by}, 200 + len(why))
+
+    def _note_failed(self) -> None:
+        """As far as is known by now."""
+        if self._interrupt is not None and not is_failure(self._interrupt):
+            return
+        if self._failed is not None:
+            if self._failed.state is State.FAILED:
+                words = self._machine.evidence().output
+                self.note_failure(why_launch_failed(self._failed, words, self.command), by="launch")
+        elif (self.gone.done() or self.final is not None) and self._judge()[0] is State.FAILED:
+            reason = self._judge()[1]
+            self.note_failure(how_it_ended(self._describe_exit(), reason), by="end")
+        elif self.failures.why is not None:
+            self.note_failure(self.failures.why, by="wait")
+        elif self.errors:
+            self.note_failure(describe(self.errors[0]), by="end")
 
     def _unasked(self) -> Deadline:
         return self._machine.deadline(UNASKED_CLEANUP)
@@ -703,6 +742,7 @@ class Launch:
             self.errors += await self._hooks.clean_up("post_shutdown", self._unasked())
             self.errors += await self._hooks.cleanups(self.plan.cleanups, self._unasked())
         self.final = State.FAILED, Reason.LAUNCH_ERROR
+        self.note_failure(f"internal error: {describe(bug)}", by="launch")
         self.failure = LaunchError(f"{self.name}: internal error: {describe(bug)}", machine=self.name)
         self.failure.__cause__ = bug
         self._tell_gone()

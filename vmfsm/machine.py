@@ -1,5 +1,6 @@
 """`Machine`: what users hold. Its methods ask the launch on the I/O thread, and wait."""
 
+import contextlib
 import functools
 import itertools
 import os
@@ -26,7 +27,8 @@ from .errors import (
     describe,
 )
 from .exit_guard import ExitGuard
-from .hold_modes import BREAKPOINT, hold_modes
+from .failures import Failures, words_of, words_of_verdict
+from .hold_modes import BREAKPOINT, hold_modes, is_failure
 from .holds import Hold, Holds
 from .iothread import IOThread
 from .judging import ACTIONS, Action, judge
@@ -119,6 +121,8 @@ class Machine:
         self._holds = Holds(self._clock, functools.partial(holding.ended, self))
         self._hold_was_told = False
         self._launch: Launch | None = None
+        self._failures = Failures()
+        """Of the last launch, and of what is before the first."""
         claim(plugins)
         try:
             self._tell_configured()
@@ -185,6 +189,17 @@ class Machine:
         return self._launch.exit_status if self._launch else None
 
     @property
+    def failure(self) -> str | None:
+        """Why the launch in progress, or the last one, counts as failed, in one line; `None` if it does not.
+
+        The first of: an exception left the `with` block (or `note_failure` was told one), the launch failed,
+        a verdict ended waits or QEMU, the machine ended otherwise than it was asked to. Without any of those,
+        its last wait for the guest, if that timed out or was ended by QEMU's end or a panic; a later one that
+        does well takes that back, until the machine is ended. `docs/endings.md` has the details.
+        """
+        return self._failures.why
+
+    @property
     def command(self) -> tuple[str, ...]:
         """The command line of the last launch; without what plugins add before there was one."""
         if self._launch is not None:
@@ -248,6 +263,19 @@ class Machine:
         self._refuse_in_child("note")
         check_data("note", data, text, "text")
         self._marks.mark("note", {"text": text, **data})
+
+    def note_failure(self, error: BaseException | str, /) -> None:
+        """Say that the test has failed, where no exception leaves the `with` block for it to be seen.
+
+        For test runners, in a hook of theirs. It is of the launch in progress, or the last; see `failure`.
+        From any thread, hooks and the I/O thread among them, in any state. Never waits.
+
+        :param error: what went wrong: of an exception, its type and the first line of what it says.
+        :raises ConfigError: for what is neither an exception nor a text, and for an empty one.
+        :raises TransitionError: in a forked child.
+        """
+        self._refuse_in_child("note_failure")
+        self._note_failure(words_of(error), by="note")
 
     @property
     def secrets(self) -> Secrets:
@@ -428,6 +456,8 @@ class Machine:
         try:
             try:
                 if error is not None:
+                    if is_failure(error):
+                        self._note_failure(describe(error), by="with")
                     holding.hold_failure(self, error)
             finally:
                 self._holds.release(*self._holds.kept_in(threading.get_ident()))  # what else would?
@@ -580,6 +610,7 @@ class Machine:
         self._verdicts = (*self._verdicts[-_MOST_VERDICTS + 1 :], record)
         if self._launch is None:
             return
+        self._launch.note_failure(words_of_verdict(verdict), by="verdict")
         if follows == "wake":
             self._launch.calls.report(verdict)
         elif follows == "fail":
@@ -625,10 +656,12 @@ class Machine:
         if Event.LAUNCH.value not in self._lifecycle.allowed():
             caller.release(self._refused("launch"))
             return
+        self._failures = Failures()
         self._launch = Launch(
             self,
             self._config,
             self._plugins,
+            self._failures,
             self._fire,
             self._record,
             self._observers.told,
@@ -674,6 +707,11 @@ class Machine:
         record = self._timeline.add(kind, data, size)
         self._observers.add(record, size, transition)
         return record
+
+    def _note_failure(self, why: str, *, by: str) -> None:
+        why = self._failures.note(self._secrets.redact(why))
+        with contextlib.suppress(OSError, RuntimeError):  # there can be no I/O thread; and it is known here
+            self._marks.mark("failure", {"error": why, "by": by})
 
     def _add_mark(self, record: Record, size: int) -> None:
         self._timeline.append(record, size)

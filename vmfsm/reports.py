@@ -39,10 +39,8 @@ def launch_error(
     evidence: Evidence,
     errors: Sequence[PluginError],
 ) -> LaunchError:
-    said = own_words(evidence.output, command)
-    said = f": {printable(said)}" if said else ""
     error = LaunchError(
-        f"{name}: launch failed: {failure.what}{said}",
+        f"{name}: {why_launch_failed(failure, evidence.output, command)}",
         machine=name,
         state=failure.state,
         evidence=evidence,
@@ -51,6 +49,12 @@ def launch_error(
     error.command, error.output, error.exit_status = command, evidence.output, status
     error.__cause__ = failure.cause
     return error
+
+
+def why_launch_failed(failure: Failure, output: str, command: Sequence[str]) -> str:
+    """With QEMU's own words, where it had any."""
+    said = own_words(output, command)
+    return f"launch failed: {failure.what}" + (f": {printable(said)}" if said else "")
 
 
 def own_words(output: str, command: Sequence[str]) -> str:
@@ -72,11 +76,16 @@ def machine_died(
 def abnormal_exit(
     name: str, how: str, status: int | None, reason: Reason, errors: Sequence[VMError]
 ) -> AbnormalExit:
-    if reason is Reason.WEDGED:
-        how = f"QEMU did not go when it was asked to, and had to be forced: {how}"
-    error = AbnormalExit(f"{name}: {how} ({reason.value})", errors=errors)
+    error = AbnormalExit(f"{name}: {how_it_ended(how, reason)}", errors=errors)
     error.exit_status, error.reason = status, reason
     return error
+
+
+def how_it_ended(exit_words: str, reason: Reason) -> str:
+    """Of an ending that is none of the good ones."""
+    if reason is Reason.WEDGED:
+        exit_words = f"QEMU did not go when it was asked to, and had to be forced: {exit_words}"
+    return f"{exit_words} ({reason.value})"
 
 
 def plugin_errors(errors: Sequence[PluginError]) -> PluginError:

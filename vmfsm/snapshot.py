@@ -48,6 +48,7 @@ def take(machine: "Machine") -> dict[str, JSON]:
         "name": machine.name,
         **_life(history, machine._lifecycle.created, now),
         "held": machine.held,
+        "failure": machine.failure,
         "launches": sum(transition.event is Event.LAUNCH for transition in history),
         "hooks": [] if launch is None else list(launch.hooks_ended),
         "running_hook": None if launch is None else launch.running_hook,

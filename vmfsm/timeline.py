@@ -85,7 +85,7 @@ _IDENTIFIED_BY = {"hook": ("hook", "plugin"), "wait": ("operation", "thread", "c
 """What a begin and its end have in common."""
 _RED, _BOLD, _DIM, _PLAIN = "\x1b[31m", "\x1b[1m", "\x1b[2m", "\x1b[0m"
 _COLOURS = dict.fromkeys(("transition", "step-begin", "step", "note"), _BOLD)
-_COLOURS |= {"verdict": _RED, "dropped": _RED, "hook": _DIM, "spawn": _DIM, "wait": _DIM}
+_COLOURS |= {"failure": _RED, "verdict": _RED, "dropped": _RED, "hook": _DIM, "spawn": _DIM, "wait": _DIM}
 
 
 def format_timeline(records: Iterable[Record], *, colour: bool = False, width: int | None = None) -> str:

@@ -38,9 +38,9 @@ SLACK = 20.0
 PAGE = (Path(__file__).parents[2] / "docs" / "waiting.md").read_text(encoding="utf-8")
 MODULES = {"qemu_img": qemu_img, "registry": registry, "testing": testing}
 NEVER_WAIT = {
-    "Machine": "__enter__ command console consoles deadline diagram evidence exit_status fds held history"
-    " hold log migration name note pid plugin plugins qmp reason release run_state secrets since snapshot"
-    " snapshots state timeline trace verdicts",
+    "Machine": "__enter__ command console consoles deadline diagram evidence exit_status failure fds"
+    " held history hold log migration name note note_failure pid plugin plugins qmp reason release run_state"
+    " secrets since snapshot snapshots state timeline trace verdicts",
     "console": "aio closed data lines lost mark path read since text",
     "fds": "aio",
     "log": "path tail text",
@@ -294,6 +294,7 @@ def test_what_never_waits_is_over_whatever_is_held_up(stuck: Machine) -> None:
     arguments: dict[str, list[Any]] = {
         "Machine.deadline": [1],
         "Machine.note": ["a word"],
+        "Machine.note_failure": ["a word"],
         "Machine.plugin": ["qmp"],
         "Machine.trace": ["a step"],
         "console.since": [stuck.console.mark()],

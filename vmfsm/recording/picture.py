@@ -48,6 +48,7 @@ class Picture:
         self._paths: dict[str, JSON] = dict.fromkeys(("directory", "log_dir", "base_dir"))
         self._version: JSON = None
         self._exit_status: JSON = None
+        self._failure: JSON = None
 
     def add(self, record: Record) -> None:
         """The next one."""
@@ -59,6 +60,8 @@ class Picture:
                 self._history.append(record)
                 if data.get("dest") in ("stopped", "failed"):
                     self._paths["directory"] = None  # it was removed
+                if data.get("event") == "launch":
+                    self._failure = None
             case "hook-begin":
                 _remember(self._running, _key(data, "hook", "plugin"), record)
             case "hook":
@@ -88,6 +91,8 @@ class Picture:
                 self._exit_status = jsonable(data.get("status"))
             case "verdict":
                 self._verdicts.append(record)
+            case "failure":
+                self._failure = self._failure or jsonable(data.get("error"))
             case "qmp-event":
                 self._events.append(jsonable(data))
             case "console":
@@ -109,6 +114,7 @@ class Picture:
             "reason": jsonable(last.data.get("reason")) if last else None,
             "since": self.now - last.at if last else 0.0,
             "held": "; ".join(_why(record.data) for record in self._holds) or None,
+            "failure": self._failure,
             "launches": jsonable(header.get("launch")),
             "history": self._told_history(),
             "hooks": list(self._hooks),

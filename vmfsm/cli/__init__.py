@@ -1,12 +1,13 @@
 """The command line, `vmfsm`: looks at machines of any program and acts on them, and at what runs here.
 
-A layer above everything else, which nothing imports. It needs the extra `cli` (click, rich, prompt_toolkit).
+A layer above everything else, which nothing imports. It needs the extra `cli`: click, jinja2,
+prompt_toolkit and rich.
 """
 
 import os
 import sys
 
-_EXTRA = frozenset({"click", "rich", "prompt_toolkit"})
+_EXTRA = frozenset({"click", "jinja2", "prompt_toolkit", "rich"})
 
 
 def main() -> int:

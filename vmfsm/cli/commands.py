@@ -19,6 +19,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row("inspect", "inspect:inspect", "Show what a machine is doing, since when and why."),
         Row("watch", "watch:watch", "Watch what a machine does."),
         Row("console", "console:console", "Follow a machine's console, or type at it."),
+        Row("report", "report:report", "Make a page that shows what happened to machines."),
         Row("screendump", "screendump:screendump", "Write a picture of a machine's screen to a file."),
     ),
     "Act on them": (

@@ -1,0 +1,10 @@
+"""Reports: what recordings tell, laid out for looking at. See `docs/report.md`.
+
+    data = report.data(["recordings/vm-20261121T214647Z-30321-0001.jsonl"])
+
+The command `vmfsm report` makes pages, texts and files for CI of it.
+"""
+
+from .model import VERSION, data
+
+__all__ = ("VERSION", "data")

@@ -1,0 +1,403 @@
+"""The records of one launch, laid on lanes."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from vmfsm.jsonable import JSON
+from vmfsm.timeline import Record
+
+from .items import Item, Lane
+from .logs import Log, Writing
+from .values import detail, number, text
+
+_MOST_CONSOLES = 20
+_MOST_MARKS = 20
+_STATES = {
+    "launching": "busy",
+    "running": "good",
+    "quitting": "warn",
+    "stopped": "neutral",
+    "failed": "bad",
+}
+_EVENTS = {
+    "GUEST_PANICKED": "bad",
+    "MEMORY_FAILURE": "bad",
+    "BLOCK_IO_ERROR": "bad",
+    "WATCHDOG": "bad",
+    "GUEST_CRASHLOADED": "bad",
+    "RESET": "warn",
+    "STOP": "warn",
+    "SHUTDOWN": "warn",
+    "POWERDOWN": "warn",
+    "RESUME": "good",
+}
+_ORDER = (
+    "state",
+    "steps",
+    "hooks",
+    "companions",
+    "waits",
+    "holds",
+    "process",
+    "verdicts",
+    "notes",
+    "qmp",
+    "events",
+    "migration",
+)
+"""Above consoles, QEMU's output, and what is of plugins."""
+
+
+class Limits(NamedTuple):
+    """For one machine, so that all together stay within what a browser opens at once."""
+
+    items: int
+    """On a lane."""
+    log: int
+    """Bytes of JSON, of a log."""
+
+
+class Lanes:
+    """Those of one machine, filled record by record, in bounded memory.
+
+    Records may be anybody's: whatever is in one that is not as documented is left out, or shown as it is.
+
+    :param beside: makes a file for the whole text of a log, by the log's name.
+    """
+
+    def __init__(self, limits: Limits, beside: Callable[[str], Writing | None]) -> None:
+        self._limits = limits
+        self._beside = beside
+        self._lanes: dict[str, Lane] = {}
+        self.logs: dict[str, Log] = {}
+        self._consoles: dict[str, Log] = {}
+        self._marks = 0
+        self._state: Item | None = None
+        self._migration: Item | None = None
+        self.left_out = 0
+        """Records of consoles for which there was no lane any more."""
+        self._handlers: dict[str, Callable[[float, Mapping[str, Any]], None]] = {
+            "transition": self._on_transition,
+            "hook-begin": self._on_hook_begin,
+            "hook": self._on_hook,
+            "wait-begin": self._on_wait_begin,
+            "wait": self._on_wait,
+            "step-begin": self._on_step_begin,
+            "step": self._on_step,
+            "note": self._on_note,
+            "hold": self._on_hold,
+            "release": self._on_release,
+            "companion": self._on_companion,
+            "companion-ready": self._on_companion_ready,
+            "companion-exit": self._on_companion_exit,
+            "spawn": self._on_process("QEMU is started", "busy"),
+            "adopt": self._on_process("QEMU is taken over", "busy"),
+            "started": self._on_process("QEMU runs", "good"),
+            "stop": self._on_stop,
+            "exit": self._on_exit,
+            "verdict": self._on_verdict,
+            "failure": self._on_failure,
+            "qmp-command": self._on_command,
+            "qmp-reply": self._on_reply,
+            "qmp-event": self._on_event,
+            "console": self._on_console,
+            "output": self._on_output,
+            "migration": self._on_migration,
+        }
+
+    def add(self, record: Record) -> None:
+        """The next one."""
+        kind, at, data = record
+        handler = self._handlers.get(kind)
+        if handler is not None:
+            handler(at, data)
+        else:
+            self._on_other(kind, at, data)
+
+    def told(self, begin: float, end: float) -> tuple[list[JSON], list[JSON]]:
+        """Lanes and logs as the data has them; nothing is added any more."""
+        self._close(end)
+        logs: list[JSON] = []
+        places: dict[str, dict[int, int]] = {}
+        for key, log in self.logs.items():
+            kept = log.kept()
+            places[key] = {line.number: place for place, line in enumerate(kept)}
+            title = "QEMU's output" if key == "output" else "Monitor (QMP)" if key == "qmp" else key
+            title = f"Console {key.removeprefix('console:')}" if key.startswith("console:") else title
+            logs.append({"id": key, "title": title, **log.told(kept, begin)})
+        lanes: list[JSON] = [
+            self._lanes[key].told(begin, places.get(_log_of(key), {}).get)
+            for key in sorted(self._lanes, key=_place)
+        ]
+        for key, log in self.logs.items():
+            if key != "qmp":
+                lanes.append(_text_lane(key, log, begin, places[key], self._limits.items))
+        return lanes, logs
+
+    # -- lanes and logs -------------------------------------------------------------------------------------
+
+    def _lane(self, key: str, title: str, shape: str = "spans") -> Lane:
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Lane(key, title, shape, self._limits.items)
+        return lane
+
+    def _log(self, key: str) -> Log:
+        log = self.logs.get(key)
+        if log is None:
+            log = self.logs[key] = Log(self._limits.log, lambda: self._beside(key))
+        return log
+
+    def _mark(self) -> None:
+        """Something went wrong: whatever is near is to be kept."""
+        self._marks += 1
+        if self._marks <= _MOST_MARKS:
+            for lane in self._lanes.values():
+                lane.mark()
+            for log in self.logs.values():
+                log.mark()
+
+    def _close(self, end: float) -> None:
+        if self._state is not None:
+            is_over = self._state.label in {"stopped", "failed"}
+            item = self._state._replace(end=end if is_over else None)
+            self._lane("state", "State").add(item, matters=True)
+            self._state = None
+        if self._migration is not None:
+            self._lane("migration", "Migration").add(self._migration._replace(end=end), matters=True)
+            self._migration = None
+        for log in self.logs.values():
+            log.close()
+
+    # -- the machine ----------------------------------------------------------------------------------------
+
+    def _on_transition(self, at: float, data: Mapping[str, Any]) -> None:
+        dest = text(data.get("dest"), 40)
+        if self._state is not None:
+            self._lane("state", "State").add(self._state._replace(end=at), matters=True)
+        told = detail(data, "dest")
+        self._state = Item(at, dest, _STATES.get(dest, "neutral"), told)
+        if dest in {"quitting", "failed"}:
+            self._mark()
+
+    def _on_hook_begin(self, at: float, data: Mapping[str, Any]) -> None:
+        self._lane("hooks", "Hooks").begin(_key(data, "hook", "plugin"), Item(at, _hook(data), "busy"))
+
+    def _on_hook(self, at: float, data: Mapping[str, Any]) -> None:
+        lane = self._lane("hooks", "Hooks")
+        item = lane.end(_key(data, "hook", "plugin")) or Item(_began(at, data), _hook(data))
+        error = data.get("error")
+        lane.add(
+            item._replace(end=at, tone="bad" if error else "neutral", detail=detail(data, "hook", "plugin")),
+            matters=bool(error),
+        )
+
+    def _on_wait_begin(self, at: float, data: Mapping[str, Any]) -> None:
+        item = Item(at, text(data.get("operation"), 120), "busy", detail(data, "operation"))
+        self._lane("waits", "Waits").begin(_key(data, "operation", "thread", "caller"), item)
+
+    def _on_wait(self, at: float, data: Mapping[str, Any]) -> None:
+        lane = self._lane("waits", "Waits")
+        item = lane.end(_key(data, "operation", "thread", "caller"))
+        if item is None:
+            item = Item(_began(at, data), text(data.get("operation"), 120))
+        is_bad = data.get("outcome") != "done"
+        told = {**(item.detail or {}), **detail(data, "operation")}
+        lane.add(item._replace(end=at, tone="bad" if is_bad else "neutral", detail=told), matters=is_bad)
+        if is_bad:
+            self._mark()
+
+    def _on_step_begin(self, at: float, data: Mapping[str, Any]) -> None:
+        item = Item(at, text(data.get("step"), 120), "busy", detail(data, "step"))
+        self._lane("steps", "Steps of the test").begin(_key(data, "step", "thread"), item)
+
+    def _on_step(self, at: float, data: Mapping[str, Any]) -> None:
+        lane = self._lane("steps", "Steps of the test")
+        item = lane.end(_key(data, "step", "thread"))
+        if item is None:
+            item = Item(_began(at, data), text(data.get("step"), 120))
+        is_bad = bool(data.get("error"))
+        told = {**(item.detail or {}), **detail(data, "step")}
+        lane.add(item._replace(end=at, tone="bad" if is_bad else "good", detail=told), matters=is_bad)
+
+    def _on_note(self, at: float, data: Mapping[str, Any]) -> None:
+        item = Item(at, text(data.get("text"), 200), "neutral", detail(data, "text"), is_point=True)
+        self._lane("notes", "Notes", "points").add(item)
+
+    def _on_hold(self, at: float, data: Mapping[str, Any]) -> None:
+        label = text(data.get("reason") or f"by {text(data.get('by'), 60)}", 120)
+        item = Item(at, label, "held", detail(data))
+        self._lane("holds", "Held").begin(_key(data, "by"), item)
+
+    def _on_release(self, at: float, data: Mapping[str, Any]) -> None:
+        lane = self._lane("holds", "Held")
+        item = lane.end(_key(data, "by")) or Item(_began(at, data), "held", "held")
+        lane.add(item._replace(end=at))
+
+    # -- processes ------------------------------------------------------------------------------------------
+
+    def _on_process(self, label: str, tone: str) -> Callable[[float, Mapping[str, Any]], None]:
+        def add(at: float, data: Mapping[str, Any]) -> None:
+            told = detail(data, "environment")
+            self._lane("process", "Process", "points").add(Item(at, label, tone, told, is_point=True))
+
+        return add
+
+    def _on_stop(self, at: float, data: Mapping[str, Any]) -> None:
+        item = Item(at, f"stop: {text(data.get('way'), 60)}", "warn", detail(data), is_point=True)
+        self._lane("process", "Process", "points").add(item)
+
+    def _on_exit(self, at: float, data: Mapping[str, Any]) -> None:
+        status = data.get("status")
+        tone = "neutral" if status == 0 and status is not False else "bad"
+        item = Item(at, "QEMU has ended", tone, detail(data), is_point=True)
+        self._lane("process", "Process", "points").add(item, matters=True)
+        if tone == "bad":
+            self._mark()
+
+    def _on_companion(self, at: float, data: Mapping[str, Any]) -> None:
+        item = Item(at, text(data.get("companion"), 80), "busy", detail(data, "companion"))
+        self._lane("companions", "Companions").begin(_key(data, "companion"), item)
+
+    def _on_companion_ready(self, at: float, data: Mapping[str, Any]) -> None:
+        label = f"{text(data.get('companion'), 80)} is ready"
+        item = Item(at, label, "good", detail(data, "companion"), is_point=True)
+        self._lane("companions", "Companions").add(item)
+
+    def _on_companion_exit(self, at: float, data: Mapping[str, Any]) -> None:
+        lane = self._lane("companions", "Companions")
+        item = lane.end(_key(data, "companion")) or Item(at, text(data.get("companion"), 80))
+        told = {**(item.detail or {}), **detail(data, "companion")}
+        lane.add(item._replace(end=at, tone="neutral", detail=told))
+
+    # -- what went wrong ------------------------------------------------------------------------------------
+
+    def _on_verdict(self, at: float, data: Mapping[str, Any]) -> None:
+        item = Item(at, text(data.get("verdict"), 80), "bad", detail(data), is_point=True)
+        self._lane("verdicts", "Verdicts", "points").add(item, matters=True)
+        self._mark()
+
+    def _on_failure(self, at: float, data: Mapping[str, Any]) -> None:
+        item = Item(at, text(data.get("error"), 200), "bad", detail(data), is_point=True)
+        self._lane("verdicts", "Verdicts", "points").add(item, matters=True)
+        self._mark()
+
+    # -- the monitor ----------------------------------------------------------------------------------------
+
+    def _on_command(self, at: float, data: Mapping[str, Any]) -> None:
+        name = text(data.get("command"), 80)
+        log = self._log("qmp")
+        item = Item(at, name, "busy", detail(data, "command"), line=log.total)
+        self._lane("qmp", "Monitor (QMP)").begin(_key(data, "id"), item)
+        arguments = data.get("values") or data.get("arguments")
+        log.feed(at, _one_line(f"→ {name}{f' {text(arguments)}' if arguments else ''}"))
+
+    def _on_reply(self, at: float, data: Mapping[str, Any]) -> None:
+        lane = self._lane("qmp", "Monitor (QMP)")
+        name, error = text(data.get("command"), 80), data.get("error")
+        item = lane.end(_key(data, "id")) or Item(_began(at, data), name, line=self._log("qmp").total)
+        tone = "bad" if error else "neutral"
+        lane.add(item._replace(end=at, tone=tone, detail=detail(data, "command")), matters=bool(error))
+        seconds = number(data.get("seconds"))
+        took = "" if seconds is None else f" ({1000 * seconds:.1f} ms)"
+        returned = data.get("return")
+        said = f": {text(error)}" if error else f" {text(returned, 1000)}" if returned is not None else ""
+        self._log("qmp").feed(at, _one_line(f"← {name}{took}{said}"), "bad" if error else None)
+
+    def _on_event(self, at: float, data: Mapping[str, Any]) -> None:
+        name = text(data.get("event"), 80)
+        tone = _EVENTS.get(name, "neutral")
+        log = self._log("qmp")
+        item = Item(at, name, tone, detail(data, "event", "timestamp"), is_point=True, line=log.total)
+        self._lane("events", "Events", "points").add(item)
+        of_it = data.get("data")
+        log.feed(at, _one_line(f"* {name}{f' {text(of_it)}' if of_it else ''}"), tone)
+
+    # -- what is said ---------------------------------------------------------------------------------------
+
+    def _on_console(self, at: float, data: Mapping[str, Any]) -> None:
+        given = data.get("console")
+        name = given if isinstance(given, str) else text(given)
+        log = self._consoles.get(name)
+        if log is None:
+            if len(self._consoles) == _MOST_CONSOLES:
+                self.left_out += 1
+                return
+            log = self._consoles[name] = self._log(f"console:{text(name, 60)}")
+        said = data.get("text")
+        if isinstance(said, str):
+            log.feed(at, said)
+
+    def _on_output(self, at: float, data: Mapping[str, Any]) -> None:
+        said = data.get("text")
+        if isinstance(said, str):
+            self._log("output").feed(at, said)
+
+    def _on_migration(self, at: float, data: Mapping[str, Any]) -> None:
+        status = text(data.get("status"), 60)
+        item = self._migration
+        if item is not None and item.label == status:
+            return
+        if item is not None:
+            self._lane("migration", "Migration").add(item._replace(end=at))
+        tone = {"completed": "good", "failed": "bad", "cancelled": "warn"}.get(status, "busy")
+        self._migration = Item(at, status, tone, detail(data, "status"))
+
+    def _on_other(self, kind: str, at: float, data: Mapping[str, Any]) -> None:
+        is_loss = kind in {"dropped", "console-lost", "console-file", "log-file"}
+        label = text(kind, 60)
+        item = Item(at, label, "warn" if is_loss else "neutral", detail(data), is_point=True)
+        self._lane("other", "Other records", "points").add(item, matters=is_loss)
+
+
+def _text_lane(key: str, log: Log, begin: float, places: Mapping[int, int], most: int) -> JSON:
+    """Where something was said: its density, and some of the lines."""
+    kept = log.kept()
+    chosen = kept[:: len(kept) // (most // 4) + 1]
+    items: list[JSON] = [
+        {
+            "t": round(line.at - begin, 6),
+            "label": text(line.text.strip(), 100),
+            "tone": "neutral",
+            "row": 0,
+            "detail": {},
+            "line": places[line.number],
+        }
+        for line in chosen
+    ]
+    title = "QEMU's output" if key == "output" else f"Console {key.removeprefix('console:')}"
+    return {
+        "id": key,
+        "title": title,
+        "shape": "density",
+        "items": items,
+        "total": log.total,
+        "left_out": log.total - len(items),
+        "density": log.density.told(begin),
+    }
+
+
+def _place(key: str) -> int:
+    return _ORDER.index(key) if key in _ORDER else len(_ORDER)
+
+
+def _log_of(lane: str) -> str:
+    return "qmp" if lane in {"qmp", "events"} else lane
+
+
+def _key(data: Mapping[str, Any], *names: str) -> object:
+    values = [data.get(name) for name in names]
+    return tuple(value if type(value) is str or value is None else text(value) for value in values)
+
+
+def _hook(data: Mapping[str, Any]) -> str:
+    return f"{text(data.get('hook'), 60)} ({text(data.get('plugin'), 60)})"
+
+
+def _began(at: float, data: Mapping[str, Any]) -> float:
+    """Of what is over, and of whose begin there is no record."""
+    return at - max(number(data.get("seconds")) or 0.0, 0.0)
+
+
+def _one_line(said: str) -> str:
+    return said.replace("\n", "\\n").replace("\r", "\\r") + "\n"

@@ -1,0 +1,129 @@
+"""What is not the machine's: the test, its harness, somebody who holds it; and a launch that was fine."""
+
+from . import clues
+from .case import Case, Clue, Diagnosis
+from .story import number
+from .words import plain, quoted, seconds
+
+_FINAL = frozenset({"stopped", "failed"})
+
+
+def test_failed(case: Case) -> Diagnosis | None:
+    """The test's own error: of nothing else is known that it went wrong."""
+    story = case.story
+    step = next((step for step in reversed(story.failed_steps) if step.at > story.made_up_for), None)
+    record = story.failure or step
+    if record is None:
+        return None
+    error = plain(record.data.get("error") or record.data.get("text"))
+    in_step = f" in step {quoted(step.data.get('step'))}" if step is not None else ""
+    what = (
+        f"the test failed{in_step} {case.when(record.at)}, and nothing is known to be wrong with the machine"
+    )
+    told = [
+        *clues.steps(case),
+        *_failed_waits(case),
+        *clues.consoles(case, record.at),
+        *clues.verdicts(case),
+        clues.output(case),
+        clues.ending(case),
+    ]
+    wait = next((wait for wait in reversed(story.failed_waits)), None)
+    return case.found("test-failed", record.at, f"{what}: {error}, {case.when(record.at)}", told, wait)
+
+
+def _failed_waits(case: Case) -> list[Clue]:
+    return [
+        Clue(f"{case.waiter(wait)}: {plain(wait.outcome)}", wait.until, "waits")
+        for wait in list(case.story.failed_waits)[-3:]
+    ]
+
+
+def clean_up_failed(case: Case) -> Diagnosis | None:
+    """A hook that raised, or what else left the machine failed."""
+    story = case.story
+    hooks = [hook for hook in story.failed_hooks if hook.data.get("error") != "CancelledError"]
+    if hooks and story.has_run:
+        hook = hooks[0]
+        which = f"hook {plain(hook.data.get('hook'))} of plugin '{plain(hook.data.get('plugin'))}'"
+        what = f"{which} raised {plain(hook.data.get('error'))}, {case.when(hook.at)}"
+        return case.found("hook-failed", hook.at, what, [clues.ending(case), clues.output(case)])
+    if story.state != "failed":
+        return None
+    at = story.transitions[-1].at
+    what = f"the machine failed {case.when(at)} ({plain(story.reason)})"
+    return case.found("failed", at, what, [clues.ending(case), clues.output(case), *clues.consoles(case, at)])
+
+
+def harness_killed(case: Case) -> Diagnosis | None:
+    """Records end in the middle, and the program that made them is gone."""
+    story = case.story
+    if story.state in _FINAL or not any("harness was killed" in problem for problem in case.problems):
+        return None
+    harness, at = case.harness, story.last
+    of = f" (pid {plain(harness['pid'])})" if harness.get("pid") else ""
+    maybe = " or goes on elsewhere" if any("or goes on" in problem for problem in case.problems) else ""
+    waits = story.waits
+    wait = waits[-1] if waits else None
+    what = f"the harness{of} was killed{maybe}: its last record is of {case.when(at)}{case.meanwhile(wait)}"
+    if wait is not None:
+        what += f", since {case.when(wait.since)}"
+    others = [Clue(f"also: {case.waiter(other)}", other.since, "waits") for other in waits[:-1][-3:]]
+    told = [*others, *clues.steps(case), *_running_hooks(case), *clues.consoles(case, at)]
+    told += [clue for clue in (clues.last_command(case, at), clues.output(case)) if clue is not None]
+    return case.found("harness-killed", at, what, [*told, *clues.missing(case)], wait, "unfinished")
+
+
+def _running_hooks(case: Case) -> list[Clue]:
+    return [
+        Clue(f"{plain(hook)} of plugin '{plain(plugin)}' was running", record.at, "hooks")
+        for (hook, plugin), record in list(case.story.hooks.items())[:3]
+    ]
+
+
+def held(case: Case) -> Diagnosis | None:
+    """Somebody holds it, and it has not ended."""
+    story = case.story
+    if story.state in _FINAL or not story.holds:
+        return None
+    hold = next(iter(story.holds.values()))
+    reason = f" ({plain(hold.data['reason'])})" if hold.data.get("reason") else ""
+    what = f"the machine is held by {plain(hold.data.get('by'))}{reason} since {case.when(hold.at)}"
+    return case.found("held", hold.at, what, [*clues.consoles(case, story.last)], outcome="unfinished")
+
+
+def goes_on(case: Case) -> Diagnosis | None:
+    """It had not ended when the last record was made, and nothing went wrong until then."""
+    story = case.story
+    if story.state in _FINAL or story.begin is None:
+        return None
+    waits = story.waits
+    wait = waits[-1] if waits else None
+    state = plain(story.state or case.snapshot.get("state") or "configured")
+    what = f"nothing went wrong as far as is known: {state}, {case.when(story.last)}{case.meanwhile(wait)}"
+    told = [*_running_hooks(case), *clues.steps(case), *clues.consoles(case, story.last)]
+    return case.found("unfinished", None, what, told, wait, "unfinished")
+
+
+def fine(case: Case) -> Diagnosis:
+    """Nothing else is known."""
+    story = case.story
+    if story.begin is None:
+        return case.found("ok", None, "nothing has happened to it yet", outcome="unfinished")
+    what = f"all went well; it took {seconds(story.last - story.begin)}"
+    told = [
+        Clue(f"{case.waiter(wait)} for {seconds(wait.until - wait.since)}", wait.since, "waits")
+        for wait in reversed(story.slowest_waits)
+        if wait.until is not None
+    ][:2]
+    told += [
+        Clue(
+            f"step {quoted(step.data.get('step'))} took {seconds(number(step.data.get('seconds')))}",
+            step.at,
+            "steps",
+        )
+        for step in story.slowest_steps[-2:][::-1]
+    ]
+    if told:
+        what += f", longest of which: {told[0].text}"
+    return case.found("ok", None, what, [*told, *clues.missing(case)], outcome="ok")

@@ -1,0 +1,84 @@
+"""Verdicts: somebody has seen that the guest, or QEMU, is lost."""
+
+from vmfsm.timeline import Record
+
+from . import clues
+from .case import Case, Diagnosis
+from .story import Story, Wait
+from .words import plain, quoted
+
+_KINDS = {
+    "guest-panicked": ("guest-panic", "the guest panicked"),
+    "guest-crashloaded": (
+        "guest-panic",
+        "the guest's kernel crashed, and loaded another",
+    ),
+    "kernel-panic": ("guest-panic", "the guest's kernel panicked"),
+    "kernel-oops": ("guest-panic", "the guest's kernel oopsed"),
+    "kernel-lockup": ("guest-lockup", "a CPU of the guest is locked up"),
+    "hung-task": ("guest-lockup", "a task of the guest hangs"),
+    "rcu-stall": ("guest-lockup", "the guest's kernel is stalled"),
+    "watchdog": ("guest-lockup", "the guest did not feed its watchdog"),
+    "initramfs": ("guest-boot-failed", "the guest gave up booting, for a shell that nobody is at"),
+    "boot-loop": ("boot-loop", "the guest resets again and again, which is a boot loop"),
+    "companion-ended": ("companion-ended", "a companion program that the machine needs has ended"),
+    "kvm-error": ("qemu-fault", "KVM could not go on with the guest"),
+}
+_SANITIZERS = frozenset({"kasan", "kmsan", "kfence", "kcsan", "ubsan"})
+
+
+def lost(case: Case) -> Diagnosis | None:
+    """The first verdict that anybody is told of, unless the test went on as if it were none."""
+    story = case.story
+    verdict = next((verdict for verdict in story.verdicts if not _was_minded(story, verdict)), None)
+    if verdict is None:
+        return None
+    at = verdict.at
+    kind, what = _named(case, verdict)
+    said = clues.message(verdict)
+    source = _source(verdict)
+    words = f": {quoted(said)}{f' on {source}' if source else ''}" if said else ""
+    wait = case.wait_at(at)
+    told = [
+        clues.resets(case) if kind == "boot-loop" else None,
+        *clues.verdicts(case, verdict),
+        *clues.consoles(case, at),
+        clues.output(case),
+        clues.ending(case),
+        *clues.steps(case),
+        *clues.missing(case),
+    ]
+    late = "" if wait is not None else _told_later(case, at)
+    return case.found(kind, at, f"{what}{words}, {case.when(at)}{case.meanwhile(wait)}{late}", told, wait)
+
+
+def _named(case: Case, verdict: Record) -> tuple[str, str]:
+    name = plain(verdict.data.get("verdict"))
+    if name in _KINDS:
+        return _KINDS[name]
+    if name in _SANITIZERS:
+        return "guest-bug", f"the guest's kernel reported a bug ({name})"
+    if name.startswith("qemu-"):
+        if case.story.exit is not None and not case.story.stops:
+            return "qemu-crashed", f"QEMU failed ({name}) and {clues.exit_words(case.story.exit)}"
+        return "qemu-fault", f"QEMU reported a fault of its own ({name})"
+    return "verdict", f"{plain(verdict.data.get('where'))} said '{name}' of the guest"
+
+
+def _was_minded(story: Story, verdict: Record) -> bool:
+    """A wait for the guest that began later went well: whoever was told of it has gone on."""
+    return verdict.data.get("action") == "wake" and story.good_wait > verdict.at
+
+
+def _source(verdict: Record) -> str:
+    what = verdict.data.get("what")
+    source = what.get("source") if isinstance(what, dict) else None
+    if not source:
+        return ""
+    return "QEMU's output" if source == "output" else f"console '{plain(source)}'"
+
+
+def _told_later(case: Case, at: float) -> str:
+    waits = (wait for wait in case.story.failed_waits if wait.since > at and wait.outcome == "panicked")
+    told: Wait | None = next(waits, None)
+    return f"; {case.waiter(told)} later, and was told" if told is not None else ""

@@ -1,0 +1,132 @@
+"""Waits for the guest or for QEMU that came to nothing while QEMU lived."""
+
+import re
+
+from vmfsm.errors import cut
+from vmfsm.reports import own_words
+
+from . import clues, ends
+from .case import Case, Clue, Diagnosis
+from .story import NOT_OF_THE_TEST, Wait
+from .words import plain, quoted, seconds, times
+
+_MANY_RESETS = 3
+_SILENT = 0.5
+"""Of a wait: a guest that has said nothing for longer seems to hang."""
+_COMMAND = re.compile(r"execute(?:_raw|_oob|_with_fd)?\(")
+
+
+def came_to_nothing(case: Case) -> Diagnosis | None:
+    """The last wait of the test did, and the test did nothing more that went well."""
+    story = case.story
+    wait = next((wait for wait in reversed(story.failed_waits) if _counts(case, wait)), None)
+    if wait is None or wait.until is None:
+        return None
+    if wait.outcome == "interrupted":
+        what = f"the test was interrupted {case.when(wait.until)} ({quoted(wait.error)})"
+        return _found(case, "interrupted", f"{what}, while {case.waiter(wait)}", wait)
+    if wait.outcome == "timeout":
+        return _timed_out(case, wait)
+    if wait.error.startswith("ConsoleClosed"):
+        what = f"a console was closed while QEMU lived, and {case.waiter(wait)}, {case.when(wait.until)}"
+        return _found(case, "console-lost", what, wait)
+    if wait.outcome == "failed":
+        kind = "migration-failed" if wait.operation.startswith("migrat") else "call-failed"
+        what = f"{line_of(wait)} failed {case.when(wait.until)}, called by {_caller(case, wait)}"
+        return _found(case, kind, f"{what}: {_error(case, wait)}", wait)
+    if wait.outcome == "died":
+        what = f"the machine was ended {case.when(wait.until)} by somebody else, while {case.waiter(wait)}"
+        return _found(case, "ended-meanwhile", what, wait)
+    return None
+
+
+def _counts(case: Case, wait: Wait) -> bool:
+    """Whether it may be what the test failed for."""
+    story = case.story
+    if wait.until is None or wait.outcome == "panicked":
+        return False
+    if wait.operation in NOT_OF_THE_TEST - {"wait"} or (
+        wait.operation == "wait" and wait.outcome != "timeout"
+    ):
+        return False
+    if story.failure is not None:
+        error = plain(story.failure.data.get("error"))
+        if error and plain(wait.error) and (plain(wait.error) in error or error in plain(wait.error)):
+            return True
+    return wait.until > story.made_up_for
+
+
+def _timed_out(case: Case, wait: Wait) -> Diagnosis:
+    assert wait.until is not None
+    limit = seconds(wait.timeout if wait.timeout is not None else wait.until - wait.since)
+    if _COMMAND.match(wait.operation):
+        return _unanswered(case, wait, limit)
+    what = f"{line_of(wait)} came to nothing within {limit}"
+    by = f" ({_caller(case, wait)}, {case.when(wait.until)})"
+    if wait.resets >= _MANY_RESETS:
+        resets = (
+            f"the guest reset itself {times(wait.resets, 'time')} meanwhile, which seems to be a boot loop"
+        )
+        return _found(case, "boot-loop", f"{resets}: {what}{by}", wait)
+    if not wait.operation.startswith(("expect(", "follow", "wait")) or wait.operation.startswith("wait_"):
+        return _found(case, "timeout", f"{what}{by}", wait)
+    heard = max((tail.at for tail in wait.consoles.values()), default=None)
+    if heard is None:
+        return _found(case, "guest-hang", f"the guest never said anything: {what}{by}", wait)
+    tail = max(wait.consoles.values(), key=lambda tail: tail.at)
+    silence = wait.until - heard
+    if silence < _SILENT * (wait.until - wait.since):
+        return _found(
+            case, "timeout", f"{what}{by}, though the guest went on talking: last {quoted(tail.line)}", wait
+        )
+    seems = "seems to wait for input" if tail.is_prompt else "seems to hang"
+    told = f"it had been silent for {seconds(silence)}, after {quoted(tail.line)}"
+    return _found(case, "guest-hang", f"the guest {seems}: {what}{by}; {told}", wait)
+
+
+def _unanswered(case: Case, wait: Wait, limit: str) -> Diagnosis:
+    assert wait.until is not None
+    answer = case.story.last_answer
+    what = f"QEMU's monitor did not answer {line_of(wait)} within {limit}"
+    what += f" ({_caller(case, wait)}, {case.when(wait.until)}), though QEMU's process lived"
+    later = None
+    if answer is not None and answer.at > wait.until:
+        later = Clue(
+            f"the monitor was heard again {seconds(answer.at - wait.until)} later", answer.at, "qmp", "qmp"
+        )
+        return _found(case, "timeout", what, wait, later)
+    return _found(case, "monitor-wedged", what, wait)
+
+
+def _found(case: Case, kind: str, what: str, wait: Wait, first: Clue | None = None) -> Diagnosis:
+    assert wait.until is not None
+    told = [
+        first,
+        ends.standstill(case),
+        clues.unanswered(case, wait),
+        *clues.consoles(case, wait.until, wait.consoles),
+        clues.resets(case),
+        _own_words(case),
+        *clues.verdicts(case),
+        *clues.steps(case),
+        clues.forced(case),
+        *clues.missing(case),
+    ]
+    return case.found(kind, wait.until, what, told, wait)
+
+
+def _own_words(case: Case) -> Clue | None:
+    return clues.output(case) if own_words(case.story.output, case.command) else None
+
+
+def line_of(wait: Wait) -> str:
+    """What was waited for."""
+    return cut(plain(wait.operation), 160)
+
+
+def _caller(case: Case, wait: Wait) -> str:
+    return case.waiter(wait).partition(" waited for ")[0]
+
+
+def _error(case: Case, wait: Wait) -> str:
+    return cut(plain(wait.error), 300)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.waiting import LIMIT
 from vmfsm import Machine, VMError
 
 pytest_plugins = [
@@ -56,7 +57,7 @@ def temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 
 @pytest.fixture
 def leakcheck_options(temporary_directory: str) -> Mapping[str, object]:
-    return {"directories": [temporary_directory]}
+    return {"directories": [temporary_directory], "patience": LIMIT}
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import pytest
 from tests.test_interrupts import AT_ANY_TIME
 from tests.walks.walk import Grounds, walk
 
-STEPS = 2_000
+STEPS = 1_300
 
 
 @AT_ANY_TIME
@@ -13,7 +13,7 @@ STEPS = 2_000
 def test_walks(qemu: str) -> None:
     """The same ones each time, but for who is first."""
     with Grounds(qemu).ready() as grounds:
-        walk(grounds, 1, walks=60, steps=40)
+        walk(grounds, 1, walks=40, steps=40)
     tally = grounds.tally
     print(tally)
     assert tally.steps >= STEPS

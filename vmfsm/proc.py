@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 _HOSTS_USERS = 0xEFFFFFFD
 """The number of the first user namespace is a constant, `PROC_USER_INIT_INO` of Linux."""
-_PF_KTHREAD = 0x00200000
-"""Of Linux, among the flags of a process."""
+_PF_EXITING, _PF_KTHREAD = 0x00000004, 0x00200000
+"""Of Linux, among the flags of a thread."""
 
 
 class Identity(NamedTuple):
@@ -33,6 +33,22 @@ class Identity(NamedTuple):
         """
         stat = _stat(self.pid)
         return stat is not None and stat.start_time == self.start_time and stat.is_alive
+
+    @property
+    def is_over(self) -> bool:
+        """It has ended, or does nothing any more but that.
+
+        The kernel closes the files of who is killed, and so its sockets, before it tells that it has ended,
+        and how long before is up to the load. All of its threads have their flag by then.
+
+        :raises OSError: as of `is_alive`.
+        """
+        try:
+            threads = os.listdir(f"/proc/{self.pid}/task") if self.is_alive else ()
+        except FileNotFoundError:
+            return True
+        stats = [_stat(self.pid, f"task/{thread}/stat") for thread in threads]
+        return all(stat is None or stat.flags & _PF_EXITING for stat in stats)
 
     def kill(self) -> bool:
         """Send SIGKILL to this process and no other one; whether it was alive."""
@@ -146,8 +162,8 @@ class _Stat(NamedTuple):
         return self.state not in "ZX" or self.threads > 1  # its first thread may end before the others
 
 
-def _stat(pid: int) -> _Stat | None:
-    fields = _read(pid, "stat").rpartition(b") ")[2].split()
+def _stat(pid: int, name: str = "stat") -> _Stat | None:
+    fields = _read(pid, name).rpartition(b") ")[2].split()
     if len(fields) < 20:
         return None
     return _Stat(fields[0].decode(), *(int(fields[number]) for number in (1, 3, 6, 17, 19)))

@@ -353,7 +353,7 @@ def sockets() -> list[tuple[proc.Identity, str]]:
     return [
         (program[2], socket_of(file))
         for program, file in programs
-        if program is not None and program[:2] == here and program[2].is_alive
+        if program is not None and program[:2] == here and not program[2].is_over
     ]
 
 
@@ -486,7 +486,7 @@ def _status(entry: Entry) -> Status:
         return Status.FOREIGN if _is_locked(entry.file) else Status.STALE
     if entry.pid_namespace != proc.pid_namespace():
         return Status.FOREIGN
-    if proc.Identity(*entry.harness[:2]).is_alive:
+    if not proc.Identity(*entry.harness[:2]).is_over:
         return Status.LIVE
     return Status.ORPHANED if _search([entry], _sessions([entry])).processes() else Status.STALE
 

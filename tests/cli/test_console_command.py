@@ -13,6 +13,7 @@ from tests.cli.harness import Harness, MakeHarness
 from tests.cli.running import environment, vmfsm
 from tests.cli.screens import Screen
 from tests.cli.terminals import Terminal
+from tests.control.brief import NAME, brief
 from tests.waiting import LIMIT
 from vmfsm.cli.status import ExitStatus
 from vmfsm.cli.terminal.safely import SafeText
@@ -122,6 +123,49 @@ def test_relaunches(harness: MakeHarness) -> None:
         terminal.expect_exact("box: its program has ended")
         terminal.sendintr()
         terminal.ends(ExitStatus.INTERRUPTED)
+
+
+@pytest.fixture
+def own_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
+@pytest.mark.parametrize("what", ["waiting:dies", "accepted:dies", "greeted:dies", "half-answered:dies"])
+def test_it_looks_again_whatever_happens_meanwhile(own_registry: None, what: str) -> None:
+    """A harness that dies while it is looked at is no reason to end."""
+    with (
+        brief(["answer", "answered:hangs-up", what]),
+        Terminal("console", "--reconnect", NAME) as terminal,
+    ):
+        terminal.expect_exact("one")
+        terminal.expect_exact("box: the harness has hung up")
+        with brief(["answer", "answered"]):
+            terminal.expect_exact("one")
+            terminal.sendintr()
+            terminal.ends(ExitStatus.INTERRUPTED)
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "said"),
+    [
+        ("dies", ExitStatus.NO_SUCH_MACHINE, "vmfsm: the harness has ended\n"),
+        ("hangs-up", ExitStatus.NO_ANSWER, "vmfsm: the harness has hung up\nis it stopped"),
+    ],
+)
+def test_what_is_said_of_a_harness(own_registry: None, how: str, status: ExitStatus, said: str) -> None:
+    with brief(["answer", f"greeted:{how}"]):
+        ran = vmfsm("inspect", NAME)
+    assert (ran.returncode, ran.stdout) == (status, "")
+    assert ran.stderr.startswith(said)
+
+
+@pytest.mark.parametrize("words", [["console"], ["watch"]])
+def test_whom_it_follows_dies_or_hangs_up(own_registry: None, words: list[str]) -> None:
+    with brief(["answer", "greeted:dies"]):
+        ran = vmfsm(*words, NAME)
+    assert (ran.returncode, ran.stderr) == (0, "box: its program has ended\n")
+    with brief(["answer", "greeted:hangs-up"]):
+        assert vmfsm(*words, NAME).returncode == ExitStatus.NO_ANSWER
 
 
 @pytest.mark.parametrize(

@@ -190,9 +190,9 @@ def test_two_shells_and_the_harness(harness: MakeHarness, tmp_path: Path) -> Non
 
 def test_the_end_of_the_program_is_told(shell: Shell, box: Harness) -> None:
     box.kill()
-    shell.shows("the harness has ended, or hung up")
+    shell.shows("the harness has ended")
     shell.type("query-name", "Enter")
-    shell.shows(f"status {ExitStatus.NO_ANSWER:d}")
+    shell.shows(f"status {ExitStatus.NO_SUCH_MACHINE:d}")
 
 
 # -- what there is to know ----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from vmfsm.control import Client, ControlError, Disconnected, NoSuchMachine, Output, Stream
+from vmfsm.control import Client, ControlError, Disconnected, NoAnswer, NoSuchMachine, Output, Stream
 from vmfsm.errors import printable
 
 from .command import command
@@ -166,14 +166,18 @@ class _Following:
                     if item.closed and not self._reconnect:
                         return "the machine has ended"
                 return "the machine is gone"
-        except Disconnected:
-            return "its program has ended"
+        except (Disconnected, NoAnswer, NoSuchMachine) as error:
+            if isinstance(error, Disconnected) and error.has_ended:
+                return "its program has ended"
+            if not self._reconnect:
+                raise
+            return one_line(error)
 
     def _find_again(self) -> Client:
         while True:
             try:
                 return find(self._name)
-            except NoSuchMachine:
+            except (NoSuchMachine, NoAnswer):
                 time.sleep(_AGAIN)
 
     def _last_lines(self, data: bytes) -> bytes:

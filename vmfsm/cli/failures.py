@@ -38,7 +38,7 @@ def _status(error: VMError | OSError) -> ExitStatus:
         from vmfsm.control import ControlError, Disconnected, NoAnswer, NoSuchMachine
 
         match error:
-            case NoSuchMachine():
+            case NoSuchMachine() | Disconnected(has_ended=True):
                 return ExitStatus.NO_SUCH_MACHINE
             case NoAnswer() | Disconnected():
                 return ExitStatus.NO_ANSWER

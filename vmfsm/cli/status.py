@@ -23,7 +23,7 @@ MEANINGS = {
     ExitStatus.DONE: "done",
     ExitStatus.FAILED: "failed, as stderr says",
     ExitStatus.USAGE: "wrong usage, or the extra is not installed",
-    ExitStatus.NO_SUCH_MACHINE: "no such machine",
+    ExitStatus.NO_SUCH_MACHINE: "no such machine, or its harness has ended",
     ExitStatus.NO_ANSWER: "the machine's harness does not answer",
     ExitStatus.TIMEOUT: "timed out",
     ExitStatus.INTERRUPTED: "interrupted by Ctrl-C",

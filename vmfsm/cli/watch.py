@@ -71,8 +71,8 @@ def _follow(machine: Client, timeout: float, *, as_json: bool) -> None:
                     click.echo("\n".join(_rows([record], first.at, None)))
                 if record.kind == "transition" and record.data.get("dest") in _OVER and _is_over(machine):
                     return
-    except Disconnected:
-        click.echo(f"{machine.name}: its program has ended", err=True)
+    except Disconnected as error:
+        _say_ended(machine, error)
 
 
 def _is_over(machine: Client) -> bool:
@@ -99,10 +99,17 @@ def _look(machine: Client, every: float, timeout: float) -> None:
                 if snapshot["state"] in _OVER:
                     break
                 time.sleep(every)
-    except Disconnected:
-        click.echo(f"{machine.name}: its program has ended", err=True)
+    except Disconnected as error:
+        _say_ended(machine, error)
         return
     click.echo(last)
+
+
+def _say_ended(machine: Client, error: Disconnected) -> None:
+    """:raises Disconnected: where it has not."""
+    if not error.has_ended:
+        raise error
+    click.echo(f"{machine.name}: its program has ended", err=True)
 
 
 def screen(snapshot: dict[str, Any], columns: int, rows: int) -> list[str]:

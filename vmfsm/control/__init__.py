@@ -15,9 +15,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .channel import ControlError, Disconnected, NoAnswer
+    from .channel import ControlError, Disconnected, NoAnswer, NoSuchMachine
     from .client import Client, Output, Stream
-    from .finding import Harness, Listing, NoSuchMachine, find, harnesses, machines
+    from .finding import Harness, Listing, find, harnesses, machines
 
 __all__ = [
     "Client",
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _WHERE = {
-    **dict.fromkeys(("ControlError", "Disconnected", "NoAnswer"), "channel"),
+    **dict.fromkeys(("ControlError", "Disconnected", "NoAnswer", "NoSuchMachine"), "channel"),
     **dict.fromkeys(("Client", "Output", "Stream"), "client"),
     **dict.fromkeys(("Harness", "Listing", "NoSuchMachine", "find", "harnesses", "machines"), "finding"),
 }

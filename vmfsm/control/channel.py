@@ -9,10 +9,11 @@ import time
 from collections.abc import Mapping
 from typing import Any, Self
 
+from vmfsm import proc
 from vmfsm.deadline import Deadline
 from vmfsm.errors import MachineTimeout, VMError
 from vmfsm.paths import socket_name
-from vmfsm.peers import check_peer
+from vmfsm.peers import check_peer, credentials
 
 from .protocol import LONGEST_ANSWER, PROTOCOL, decode, encode
 
@@ -34,8 +35,15 @@ class NoAnswer(ControlError, MachineTimeout):
     """The harness did not answer in time: it is stopped (SIGSTOP), or something holds up its I/O thread."""
 
 
+class NoSuchMachine(ControlError):
+    """There is no machine of this name, or more than one, or none that can be asked."""
+
+
 class Disconnected(ControlError):
     """The harness has ended, or the connection to it."""
+
+    has_ended = False
+    """The harness has, or is about to: it listens no more."""
 
 
 class Channel:
@@ -63,6 +71,13 @@ class Channel:
                 raise no_answer(path, "to be connected", deadline)
             time.sleep(_PAUSE)
         self._socket = connection
+        try:
+            pid, _ = credentials(connection)
+            self._harness = proc.identify(pid)
+        except BaseException:
+            connection.close()
+            raise
+        self._is_seen = pid != 0  # else it is in a pid namespace that is not seen from here
 
     def __enter__(self) -> Self:
         return self
@@ -82,8 +97,8 @@ class Channel:
             except BlockingIOError:
                 self._wait(select.POLLOUT, deadline)
             except OSError as error:
-                # It may have said why, and hung up then.
-                raise Disconnected(f"the harness has ended, or hung up: {error}") from error
+                self.take()  # it may have said why, and hung up then
+                raise self._disconnected() from error
 
     def receive(self, deadline: Deadline) -> dict[str, Any]:
         """The next message after the greeting. :raises NoAnswer, Disconnected: as above."""
@@ -101,15 +116,26 @@ class Channel:
             except BlockingIOError:
                 return None
             except OSError as error:
-                raise Disconnected(f"the harness has ended, or hung up: {error}") from error
+                raise self._disconnected() from error
             if not data:
-                raise Disconnected("the harness has ended, or hung up")
+                raise self._disconnected()
             self._feed(data)
         message = self._decode(self._lines.popleft())
         if not self._greeted:
             self._greet(message)
             return self.take()
         return message
+
+    def _disconnected(self) -> Disconnected:
+        """Which of the two has ended."""
+        if self._is_shut:
+            return Disconnected("the connection was closed here")
+        has_ended = False
+        with contextlib.suppress(OSError):  # that can't be had just now
+            has_ended = self._is_seen and (self._harness is None or self._harness.is_over)
+        error = Disconnected(f"the harness has {'ended' if has_ended else 'hung up'}")
+        error.has_ended = has_ended
+        return error
 
     def _feed(self, data: bytes) -> None:
         self._input += data
@@ -177,7 +203,9 @@ def connect(path: str) -> socket.socket | None:
         raise
     except OSError as error:
         connection.close()
-        raise Disconnected(f"nobody answers at {path}: {error}") from error
+        gone = Disconnected(f"nobody listens at {path}: {error.strerror or error}")
+        gone.has_ended = True
+        raise gone from error
     except BaseException:
         connection.close()
         raise
@@ -193,7 +221,8 @@ def no_answer(path: str, what: str, deadline: Deadline) -> NoAnswer:
 def refusal(said: object) -> ControlError:
     """What an error reply is raised as."""
     reply = said if isinstance(said, dict) else {}
-    error = ControlError(str(reply.get("message", said)))
+    kind = NoSuchMachine if reply.get("field") == "machine" else ControlError
+    error = kind(str(reply.get("message", said)))
     error.type, error.field = reply.get("type"), reply.get("field")
     for note in reply.get("notes") or ():
         error.add_note(str(note))

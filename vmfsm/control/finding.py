@@ -8,16 +8,13 @@ from typing import Any, NamedTuple
 from vmfsm import registry
 from vmfsm.deadline import Deadline
 
-from .channel import Channel, ControlError, NoAnswer, result_of
+from .channel import Channel, ControlError, NoAnswer, NoSuchMachine, result_of
 from .client import Client
 
 _PAUSE = 0.01
 """Seconds until a harness is tried again whose queue of connections is full."""
 _OVER = frozenset({"configured", "stopped", "failed"})
-
-
-class NoSuchMachine(ControlError):
-    """There is no machine of this name, or more than one, or none that can be asked."""
+_THERE = frozenset({"live", "silent"})
 
 
 class Harness(NamedTuple):
@@ -92,16 +89,17 @@ def machines(timeout: float | None = 1.0) -> list[Listing]:
     :param timeout: seconds until a harness that has not answered counts as silent.
     :raises OSError: as of `registry.machines`.
     """
+    entries = registry.machines()
     asking = _Round()
     asking.run(harnesses(), Deadline(timeout))
-    return _listings(asking.answers, registry.machines())
+    return _listings(asking.answers, entries)
 
 
 def find(name: str, *, timeout: float | None = 1.0) -> Client:
     """The machine of this name, or of `PID/NAME`, with the process id of its harness.
 
-    Of several the one that is not over is meant. Waits for no harness that has none of this name, as far as
-    that is known.
+    Of several the one that is not over is meant, and whose harness lives. Waits for no harness that has none
+    of this name, as far as that is known.
 
     :param timeout: as of `machines`.
     :raises NoSuchMachine: where there is none, or which one is meant can't be told.
@@ -110,7 +108,11 @@ def find(name: str, *, timeout: float | None = 1.0) -> Client:
     """
     deadline = Deadline(timeout)
     entries = registry.machines()
-    having = {entry.harness.pid for entry in entries if _is_named(name, entry.harness.pid, entry.name)}
+    having = {
+        entry.harness.pid
+        for entry in entries
+        if entry.status is registry.Status.LIVE and _is_named(name, entry.harness.pid, entry.name)
+    }
 
     def enough(answers: _Answers) -> bool:
         told = [listing for harness, answer in answers.items() for listing in _told(harness, answer)]
@@ -124,10 +126,11 @@ def find(name: str, *, timeout: float | None = 1.0) -> Client:
         one for one in listings if _is_named(name, one.harness, one.name)
     ]
     if len(found) > 1:
-        found = [one for one in found if one.state not in _OVER] or found[-1:]
+        there = [one for one in found if one.status in _THERE]
+        found = [one for one in there if one.state not in _OVER] or there[-1:] or found[-1:]
     if not found:
-        there = ", ".join(sorted({listing.name for listing in listings})) or "none"
-        raise NoSuchMachine(f"no machine {name!r} (there are: {there})")
+        names = ", ".join(sorted({listing.name for listing in listings})) or "none"
+        raise NoSuchMachine(f"no machine {name!r} (there are: {names})")
     if len(found) > 1:
         several = ", ".join(f"{one.harness}/{one.name}" for one in found)
         raise NoSuchMachine(f"{len(found)} machines are named {name!r}: {several}")
@@ -139,16 +142,19 @@ def _is_named(name: str, harness: int, machine: str) -> bool:
 
 
 def _listings(answers: _Answers, entries: Iterable[registry.Entry]) -> list[Listing]:
-    """What was told, and what is only registered."""
+    """What was told, and what is only registered.
+
+    :param entries: those that there were before that; some may have ended.
+    """
     listings = [listing for harness, answer in answers.items() for listing in _told(harness, answer)]
     told = {harness.pid for harness, answer in answers.items() if isinstance(answer, Mapping)}
     problems = {harness.pid: answer for harness, answer in answers.items() if isinstance(answer, str)}
     now = time.time()
-    for entry in entries:
+    marks = {entry.mark for entry in entries}
+    for entry in registry.machines():
         is_live = entry.status is registry.Status.LIVE
-        if is_live and entry.harness.pid in told:
+        if entry.mark not in marks or (is_live and entry.harness.pid in told):
             continue
-        problem = problems.get(entry.harness.pid, "the harness has ended meanwhile") if is_live else None
         listings.append(
             Listing(
                 status="silent" if is_live else entry.status.value,
@@ -157,7 +163,7 @@ def _listings(answers: _Answers, entries: Iterable[registry.Entry]) -> list[List
                 pid=entry.pid,
                 seconds=max(0.0, now - entry.since),
                 command=entry.harness.command,
-                problem=problem,
+                problem=problems.get(entry.harness.pid) if is_live else None,
             )
         )
     return sorted(listings, key=lambda one: (one.name, one.harness, one.number or 0))
@@ -244,12 +250,14 @@ class _Round:
         except (ControlError, OSError) as error:
             self.answers[harness] = str(error)
             return True
-        self._asked[channel.fileno()] = harness, channel
-        self._poll.register(channel, select.POLLIN)
         try:
             channel.send({"id": 1, "op": "machines"}, Deadline(0))
-        except ControlError:
-            self._hear(channel.fileno())  # why
+        except ControlError as error:
+            channel.close()
+            self.answers[harness] = str(error)
+            return True
+        self._asked[channel.fileno()] = harness, channel
+        self._poll.register(channel, select.POLLIN)
         return True
 
     def _hear(self, fd: int) -> None:

@@ -188,7 +188,7 @@ def test_it_can_be_switched_off() -> None:
         (listing,) = [one for one in control.machines(LIMIT) if one.harness == ran.pid]
         assert listing.status == "silent"
         assert listing.problem is not None
-        assert "nobody answers" in listing.problem
+        assert "nobody listens" in listing.problem
         assert not os.path.exists(ran.socket)
 
 

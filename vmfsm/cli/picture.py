@@ -125,7 +125,7 @@ def _qemu(snapshot: dict[str, Any]) -> str:
     facts = [
         f"pid {snapshot['pid']}" if snapshot.get("pid") else "",
         describe_exit(status) if isinstance(status, int) else "",
-        f"version {qmp['version']}" if qmp.get("version") else "",
+        f"version {str(qmp['version']).partition(' ')[0]}" if qmp.get("version") else "",
         f"run state {qmp['run_state']}" if qmp.get("run_state") else "",
         f"launch {launches}" if isinstance(launches, int) and launches > 1 else "",
     ]

@@ -20,7 +20,11 @@ def consoles(case: Case, at: float, tails: Mapping[str, Tail] | None = None) -> 
         which = "the console" if len(tails) == 1 else f"console '{plain(name)}'"
         silence = at - tail.at
         said = f"its last line was {quoted(tail.line)}" if tail.line else "it had only said white space"
-        how = f"{which} had been silent for {seconds(silence)}" if silence > 0.05 else f"{which} spoke then"
+        how = (
+            f"{which} had been silent for {seconds(silence)}"
+            if silence > 0.05
+            else f"{which} had just spoken"
+        )
         prompt = ", which has no end: a prompt, perhaps" if tail.is_prompt and silence > 0.05 else ""
         yield Clue(f"{how}: {said}{prompt}", tail.at, lane, lane)
 

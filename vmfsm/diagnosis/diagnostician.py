@@ -18,13 +18,14 @@ _WHAT_WENT_WRONG: tuple[Callable[[Case], Diagnosis | None], ...] = (
     ends.forced,
     tests.clean_up_failed,
 )
-"""Of those that hold, what happened first is the cause; of the same moment, what is first here."""
+"""Where a launch counts as failed. What happened first is the cause; of one moment, what is first here."""
 _WHAT_ELSE: tuple[Callable[[Case], Diagnosis | None], ...] = (
     tests.harness_killed,
+    tests.interrupted,
     tests.held,
     tests.goes_on,
 )
-"""The first that holds, where nothing went wrong."""
+"""Where it does not. The first that holds."""
 
 
 class Diagnostician:
@@ -48,9 +49,9 @@ class Diagnostician:
         :param snapshot: as of `Machine.snapshot` or `Recording.snapshot`, of the time of the last record.
         """
         case = Case(self._story, snapshot)
-        found = [diagnosis for rule in _WHAT_WENT_WRONG if (diagnosis := rule(case)) is not None]
-        if found:
-            return min(found, key=lambda diagnosis: diagnosis.at or 0.0)
+        if self._story.has_failed:
+            found = [diagnosis for rule in _WHAT_WENT_WRONG if (diagnosis := rule(case)) is not None]
+            return min(found, key=lambda diagnosis: diagnosis.at or 0.0) if found else tests.failed(case)
         for rule in _WHAT_ELSE:
             if (diagnosis := rule(case)) is not None:
                 return diagnosis

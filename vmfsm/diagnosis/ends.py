@@ -61,6 +61,10 @@ def _exited(case: Case, end: Record, status: int, wait: Wait | None) -> Diagnosi
         did = "reset itself, which ends QEMU here" if cause == "guest-reset" else "shut itself down"
         return _found(case, "guest-shutdown", end, f"the guest {did}", wait)
     said = own_words(story.output, case.command)
+    if cause == "host-signal":
+        words = f", and said {quoted(said)}" if said else ""
+        what = f"QEMU was ended from outside, by a signal that vmfsm did not send: it {clues.exit_words(end)}{words}"
+        return _found(case, "qemu-killed", end, what, wait)
     if said and not by_guest and status:
         what = f"QEMU gave up with status {status}, and said {quoted(said)}"
         return _found(case, "qemu-exit", end, what, wait)
@@ -126,11 +130,11 @@ def forced(case: Case) -> Diagnosis | None:
     what = f"QEMU did not end when it was asked to{way}, {case.when(at)}{patience}"
     if signals:
         what += f", and was sent {' and '.join(plain(record.data.get('way')) for record in signals[:3])}"
-    told = [_standstill(case), clues.last_command(case, signals[0].at if signals else at), clues.output(case)]
+    told = [standstill(case), clues.last_command(case, signals[0].at if signals else at), clues.output(case)]
     return case.found("shutdown-forced", at, what, [*told, *clues.consoles(case, at)], wait)
 
 
-def _standstill(case: Case) -> Clue | None:
+def standstill(case: Case) -> Clue | None:
     """Whether it did not even react to SIGTERM: a process that is stopped, or stuck, does not."""
     signals = {str(record.data.get("way")): record for record in case.story.stops}
     if "SIGTERM" not in signals or "SIGKILL" not in signals:
@@ -139,8 +143,3 @@ def _standstill(case: Case) -> Clue | None:
     waited = seconds(signals["SIGKILL"].at - at)
     text = f"it did not react to SIGTERM for {waited} either: it seems to be stopped (SIGSTOP), or stuck"
     return Clue(text, at, "state")
-
-
-def standstill(case: Case) -> Clue | None:
-    """For others whom QEMU did not answer."""
-    return _standstill(case)

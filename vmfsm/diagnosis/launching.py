@@ -42,7 +42,9 @@ def launch_failed(case: Case) -> Diagnosis | None:
 
 def _said(case: Case, wait: Wait | None) -> str:
     """Of the error that `launch` raised, what is not known by then."""
-    said = plain(wait.error if wait else (case.story.failure and case.story.failure.data.get("error")) or "")
+    said = plain(
+        wait.error if wait else (case.story.failures and case.story.failures[0].data.get("error")) or ""
+    )
     said = said.removeprefix("LaunchError: ").removeprefix(f"{case.name}: ").removeprefix("launch failed: ")
     return said or "why is not recorded"
 
@@ -77,8 +79,9 @@ def _late(case: Case, at: float, wait: Wait | None) -> Diagnosis:
     hook, plugin = plain(running.data.get("hook")), plain(running.data.get("plugin"))
     where = Clue(f"{hook} of plugin '{plugin}' did not come to its end", running.at, "hooks")
     if plugin == "qmp" and hook == "post_launch":
-        how = "greeted, but then did not answer" if story.greeting else "never greeted"
-        what = f"not up {limit}: QEMU was started, but its monitor {how}"
+        what = (
+            f"not up {limit}: QEMU was started, but its monitor did not get through greeting and negotiation"
+        )
         return case.found("monitor-wedged", at, what, [*told, where], wait)
     what = f"not up {limit}: hook {hook} of plugin '{plugin}' did not come to its end"
     return case.found("hook-hang", at, what, [where, *told], wait)
@@ -86,6 +89,6 @@ def _late(case: Case, at: float, wait: Wait | None) -> Diagnosis:
 
 def _hook_failed(case: Case, hook: Record, wait: Wait | None) -> Diagnosis:
     which = f"hook {plain(hook.data.get('hook'))} of plugin '{plain(hook.data.get('plugin'))}'"
-    what = f"the launch failed {case.when(hook.at)}: {which} raised {plain(hook.data.get('error'))}"
+    what = f"the launch failed after {seconds(hook.at - (case.story.begin or hook.at))}: {which} raised {plain(hook.data.get('error'))}"
     told = [Clue(f"{which} failed", hook.at, "hooks"), clues.output(case), *clues.consoles(case, hook.at)]
     return case.found("hook-failed", hook.at, what, told, wait)

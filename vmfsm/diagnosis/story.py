@@ -64,17 +64,17 @@ class Story:
         self.transitions: collections.deque[Record] = collections.deque(maxlen=_MOST)
         self.exit: Record | None = None
         self.spawn: Record | None = None
-        self.failure: Record | None = None
-        """Somebody said that this launch counts as failed: the first who did."""
+        self.failures: list[Record] = []
+        """Who said that this launch counts as failed, the first ones."""
         self.quit: Record | None = None
         """The transition to `quitting`."""
+        self.asked: list[Wait] = []
+        """Who called `shutdown` or `kill`, the first."""
         self.stops: collections.deque[Record] = collections.deque(maxlen=_MOST)
         self.failed_waits: collections.deque[Wait] = collections.deque(maxlen=_MOST)
         """Those that were not `done`, without what ended the machine."""
         self.made_up_for: float = -math.inf
         """The test did not mind what went wrong before: its last good wait began, or a step ended, then."""
-        self.good_wait: float = -math.inf
-        """When its last good wait began."""
         self.slowest_waits: list[Wait] = []
         self.steps: dict[str, list[Record]] = {}
         """Those that go on, by thread, the outermost first."""
@@ -119,6 +119,11 @@ class Story:
         return str(self.transitions[-1].data.get("dest")) if self.transitions else ""
 
     @property
+    def has_failed(self) -> bool:
+        """It counts as failed."""
+        return bool(self.failures) or self.state == "failed"
+
+    @property
     def reason(self) -> str:
         return str(self.transitions[-1].data.get("reason")) if self.transitions else ""
 
@@ -145,6 +150,8 @@ class Story:
                 key = _key(data, "operation", "thread", "caller")
                 if key in self._waits or len(self._waits) < _MOST:
                     self._waits[key] = record, self.resets
+                if data.get("operation") in {"shutdown", "kill"} and not self.asked:
+                    self.asked.append(self._wait(record, self.resets, None, {}))
             case "wait":
                 self._wait_is_over(record)
             case "step-begin":
@@ -168,7 +175,8 @@ class Story:
             case "stop":
                 self.stops.append(record)
             case "failure":
-                self.failure = self.failure or record
+                if len(self.failures) < _MOST:
+                    self.failures.append(record)
             case "console":
                 self._hear(str(data.get("console")), str(data.get("text", "")), at)
             case "output":
@@ -246,11 +254,11 @@ class Story:
             begin = record._replace(at=record.at - number(data.get("seconds")))
         elif data.get("seconds"):
             begin = begin._replace(at=record.at - number(data["seconds"]))  # of a short one it is told late
-        wait = self._wait(begin, resets, record, dict(self.consoles))
-        if wait.outcome != "done":
+        is_done = data.get("outcome") == "done"
+        wait = self._wait(begin, resets, record, {} if is_done else dict(self.consoles))
+        if not is_done:
             self.failed_waits.append(wait)
         elif wait.operation not in NOT_OF_THE_TEST:
-            self.good_wait = max(self.good_wait, wait.since)
             self.made_up_for = max(self.made_up_for, wait.since)
         self.slowest_waits = sorted([*self.slowest_waits, wait], key=_took)[-5:]
 

@@ -11,25 +11,23 @@ _FINAL = frozenset({"stopped", "failed"})
 def test_failed(case: Case) -> Diagnosis | None:
     """The test's own error: of nothing else is known that it went wrong."""
     story = case.story
-    step = next((step for step in reversed(story.failed_steps) if step.at > story.made_up_for), None)
-    record = story.failure or step
-    if record is None:
+    said = next((record for record in story.failures if record.data.get("by") in {"with", "note"}), None)
+    if said is None:
         return None
-    error = plain(record.data.get("error") or record.data.get("text"))
-    in_step = f" in step {quoted(step.data.get('step'))}" if step is not None else ""
-    what = (
-        f"the test failed{in_step} {case.when(record.at)}, and nothing is known to be wrong with the machine"
-    )
+    error = plain(said.data.get("error"))
+    steps = [step for step in story.failed_steps if step.at <= said.at]
+    in_step = f" in step {quoted(steps[-1].data.get('step'))}" if steps else ""
+    what = f"the test failed{in_step}, {case.when(said.at)}: {error}; the machine was fine as far as is known"
     told = [
         *clues.steps(case),
         *_failed_waits(case),
-        *clues.consoles(case, record.at),
+        *clues.consoles(case, said.at),
         *clues.verdicts(case),
+        clues.last_command(case, said.at),
         clues.output(case),
         clues.ending(case),
     ]
-    wait = next((wait for wait in reversed(story.failed_waits)), None)
-    return case.found("test-failed", record.at, f"{what}: {error}, {case.when(record.at)}", told, wait)
+    return case.found("test-failed", said.at, what, told, case.wait_at(said.at))
 
 
 def _failed_waits(case: Case) -> list[Clue]:
@@ -48,11 +46,27 @@ def clean_up_failed(case: Case) -> Diagnosis | None:
         which = f"hook {plain(hook.data.get('hook'))} of plugin '{plain(hook.data.get('plugin'))}'"
         what = f"{which} raised {plain(hook.data.get('error'))}, {case.when(hook.at)}"
         return case.found("hook-failed", hook.at, what, [clues.ending(case), clues.output(case)])
-    if story.state != "failed":
+    return None
+
+
+def failed(case: Case) -> Diagnosis:
+    """Why is not known better than this."""
+    story = case.story
+    at = story.failures[0].at if story.failures else story.transitions[-1].at
+    why = plain(story.failures[0].data.get("error") if story.failures else story.reason)
+    told = [clues.ending(case), clues.output(case), *clues.consoles(case, at), *clues.steps(case)]
+    return case.found("failed", at, f"the machine failed, {case.when(at)}: {why}", told, case.wait_at(at))
+
+
+def interrupted(case: Case) -> Diagnosis | None:
+    """By Ctrl-C, or by a test runner that gave up: that says nothing of the machine."""
+    story = case.story
+    wait = story.failed_waits[-1] if story.failed_waits else None
+    if wait is None or wait.outcome != "interrupted" or wait.until is None or wait.until < story.made_up_for:
         return None
-    at = story.transitions[-1].at
-    what = f"the machine failed {case.when(at)} ({plain(story.reason)})"
-    return case.found("failed", at, what, [clues.ending(case), clues.output(case), *clues.consoles(case, at)])
+    what = f"it was interrupted, {case.when(wait.until)}, while {case.waiter(wait)}: {plain(wait.error)}"
+    told = [*clues.consoles(case, wait.until, wait.consoles), *clues.steps(case)]
+    return case.found("interrupted", wait.until, what, told, wait, "unfinished")
 
 
 def harness_killed(case: Case) -> Diagnosis | None:
@@ -69,7 +83,7 @@ def harness_killed(case: Case) -> Diagnosis | None:
     if wait is not None:
         what += f", since {case.when(wait.since)}"
     others = [Clue(f"also: {case.waiter(other)}", other.since, "waits") for other in waits[:-1][-3:]]
-    told = [*others, *clues.steps(case), *_running_hooks(case), *clues.consoles(case, at)]
+    told = [*others, *_holds(case), *clues.steps(case), *_running_hooks(case), *clues.consoles(case, at)]
     told += [clue for clue in (clues.last_command(case, at), clues.output(case)) if clue is not None]
     return case.found("harness-killed", at, what, [*told, *clues.missing(case)], wait, "unfinished")
 
@@ -81,14 +95,25 @@ def _running_hooks(case: Case) -> list[Clue]:
     ]
 
 
+def _holds(case: Case) -> list[Clue]:
+    return [
+        Clue(f"{_held(case, hold)} since {case.when(hold.at)}", hold.at)
+        for hold in list(case.story.holds.values())[:2]
+    ]
+
+
+def _held(case: Case, hold: Record) -> str:
+    reason = f" ({plain(hold.data['reason'])})" if hold.data.get("reason") else ""
+    return f"the machine was held by {plain(hold.data.get('by'))}{reason}"
+
+
 def held(case: Case) -> Diagnosis | None:
     """Somebody holds it, and it has not ended."""
     story = case.story
     if story.state in _FINAL or not story.holds:
         return None
     hold = next(iter(story.holds.values()))
-    reason = f" ({plain(hold.data['reason'])})" if hold.data.get("reason") else ""
-    what = f"the machine is held by {plain(hold.data.get('by'))}{reason} since {case.when(hold.at)}"
+    what = f"{_held(case, hold)}, since {case.when(hold.at)}, and deadlines stood still"
     return case.found("held", hold.at, what, [*clues.consoles(case, story.last)], outcome="unfinished")
 
 

@@ -4,7 +4,7 @@ from vmfsm.timeline import Record
 
 from . import clues
 from .case import Case, Diagnosis
-from .story import Story, Wait
+from .story import Wait
 from .words import plain, quoted
 
 _KINDS = {
@@ -20,24 +20,24 @@ _KINDS = {
     "rcu-stall": ("guest-lockup", "the guest's kernel is stalled"),
     "watchdog": ("guest-lockup", "the guest did not feed its watchdog"),
     "initramfs": ("guest-boot-failed", "the guest gave up booting, for a shell that nobody is at"),
-    "boot-loop": ("boot-loop", "the guest resets again and again, which is a boot loop"),
-    "companion-ended": ("companion-ended", "a companion program that the machine needs has ended"),
+    "boot-loop": ("boot-loop", "the guest is in a boot loop"),
+    "companion-ended": ("companion-ended", "a program that the machine needs beside QEMU is gone"),
     "kvm-error": ("qemu-fault", "KVM could not go on with the guest"),
 }
 _SANITIZERS = frozenset({"kasan", "kmsan", "kfence", "kcsan", "ubsan"})
 
 
 def lost(case: Case) -> Diagnosis | None:
-    """The first verdict that anybody is told of, unless the test went on as if it were none."""
+    """The first verdict that anybody is told of."""
     story = case.story
-    verdict = next((verdict for verdict in story.verdicts if not _was_minded(story, verdict)), None)
-    if verdict is None:
+    if not story.verdicts:
         return None
+    verdict = story.verdicts[0]
     at = verdict.at
     kind, what = _named(case, verdict)
     said = clues.message(verdict)
     source = _source(verdict)
-    words = f": {quoted(said)}{f' on {source}' if source else ''}" if said else ""
+    words = f": {quoted(said)} on {source}" if said and source else f": {said}" if said else ""
     wait = case.wait_at(at)
     told = [
         clues.resets(case) if kind == "boot-loop" else None,
@@ -63,11 +63,6 @@ def _named(case: Case, verdict: Record) -> tuple[str, str]:
             return "qemu-crashed", f"QEMU failed ({name}) and {clues.exit_words(case.story.exit)}"
         return "qemu-fault", f"QEMU reported a fault of its own ({name})"
     return "verdict", f"{plain(verdict.data.get('where'))} said '{name}' of the guest"
-
-
-def _was_minded(story: Story, verdict: Record) -> bool:
-    """A wait for the guest that began later went well: whoever was told of it has gone on."""
-    return verdict.data.get("action") == "wake" and story.good_wait > verdict.at
 
 
 def _source(verdict: Record) -> str:

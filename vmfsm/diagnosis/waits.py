@@ -13,6 +13,8 @@ from .words import plain, quoted, seconds, times
 _MANY_RESETS = 3
 _SILENT = 0.5
 """Of a wait: a guest that has said nothing for longer seems to hang."""
+_MOMENT = 0.1
+"""Seconds in which one error is made of another."""
 _COMMAND = re.compile(r"execute(?:_raw|_oob|_with_fd)?\(")
 
 
@@ -23,8 +25,8 @@ def came_to_nothing(case: Case) -> Diagnosis | None:
     if wait is None or wait.until is None:
         return None
     if wait.outcome == "interrupted":
-        what = f"the test was interrupted {case.when(wait.until)} ({quoted(wait.error)})"
-        return _found(case, "interrupted", f"{what}, while {case.waiter(wait)}", wait)
+        what = f"the test was interrupted, {case.when(wait.until)}, while {case.waiter(wait)}"
+        return _found(case, "interrupted", f"{what}: {_error(case, wait)}", wait)
     if wait.outcome == "timeout":
         return _timed_out(case, wait)
     if wait.error.startswith("ConsoleClosed"):
@@ -32,10 +34,11 @@ def came_to_nothing(case: Case) -> Diagnosis | None:
         return _found(case, "console-lost", what, wait)
     if wait.outcome == "failed":
         kind = "migration-failed" if wait.operation.startswith("migrat") else "call-failed"
-        what = f"{line_of(wait)} failed {case.when(wait.until)}, called by {_caller(case, wait)}"
+        what = f"{line_of(wait)} failed, {case.when(wait.until)}, called by {_caller(case, wait)}"
         return _found(case, kind, f"{what}: {_error(case, wait)}", wait)
     if wait.outcome == "died":
-        what = f"the machine was ended {case.when(wait.until)} by somebody else, while {case.waiter(wait)}"
+        by = next((f"{ask.operation}() in {_caller(case, ask)}" for ask in case.story.asked), "somebody else")
+        what = f"the machine was ended by {by}, {case.when(wait.until)}, while {case.waiter(wait)}"
         return _found(case, "ended-meanwhile", what, wait)
     return None
 
@@ -45,14 +48,13 @@ def _counts(case: Case, wait: Wait) -> bool:
     story = case.story
     if wait.until is None or wait.outcome == "panicked":
         return False
-    if wait.operation in NOT_OF_THE_TEST - {"wait"} or (
-        wait.operation == "wait" and wait.outcome != "timeout"
-    ):
+    if wait.operation in NOT_OF_THE_TEST and (wait.operation, wait.outcome) != ("wait", "timeout"):
         return False
-    if story.failure is not None:
-        error = plain(story.failure.data.get("error"))
-        if error and plain(wait.error) and (plain(wait.error) in error or error in plain(wait.error)):
-            return True
+    own = [record for record in story.failures if record.data.get("by") in {"with", "note", "wait"}]
+    if any(wait.error and plain(wait.error) == plain(record.data.get("error")) for record in own):
+        return True
+    if own and wait.until < own[0].at - _MOMENT:
+        return False  # the test went on, and failed for something else
     return wait.until > story.made_up_for
 
 
@@ -95,6 +97,8 @@ def _unanswered(case: Case, wait: Wait, limit: str) -> Diagnosis:
             f"the monitor was heard again {seconds(answer.at - wait.until)} later", answer.at, "qmp", "qmp"
         )
         return _found(case, "timeout", what, wait, later)
+    if ends.standstill(case) is not None:
+        what += "; it seems to have stood still as a whole (SIGSTOP, or stuck)"
     return _found(case, "monitor-wedged", what, wait)
 
 

@@ -63,7 +63,7 @@ def _exited(case: Case, end: Record, status: int, wait: Wait | None) -> Diagnosi
     said = own_words(story.output, case.command)
     if cause == "host-signal":
         words = f", and said {quoted(said)}" if said else ""
-        what = f"QEMU was ended from outside, by a signal that vmfsm did not send: it {clues.exit_words(end)}{words}"
+        what = f"a signal that vmfsm did not send ended QEMU: it {clues.exit_words(end)}{words}"
         return _found(case, "qemu-killed", end, what, wait)
     if said and not by_guest and status:
         what = f"QEMU gave up with status {status}, and said {quoted(said)}"

@@ -89,6 +89,7 @@ def _late(case: Case, at: float, wait: Wait | None) -> Diagnosis:
 
 def _hook_failed(case: Case, hook: Record, wait: Wait | None) -> Diagnosis:
     which = f"hook {plain(hook.data.get('hook'))} of plugin '{plain(hook.data.get('plugin'))}'"
-    what = f"the launch failed after {seconds(hook.at - (case.story.begin or hook.at))}: {which} raised {plain(hook.data.get('error'))}"
+    took = seconds(hook.at - (case.story.begin or hook.at))
+    what = f"the launch failed after {took}: {which} raised {plain(hook.data.get('error'))}"
     told = [Clue(f"{which} failed", hook.at, "hooks"), clues.output(case), *clues.consoles(case, hook.at)]
     return case.found("hook-failed", hook.at, what, told, wait)

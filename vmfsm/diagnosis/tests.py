@@ -1,5 +1,7 @@
 """What is not the machine's: the test, its harness, somebody who holds it; and a launch that was fine."""
 
+from vmfsm.timeline import Record
+
 from . import clues
 from .case import Case, Clue, Diagnosis
 from .story import number

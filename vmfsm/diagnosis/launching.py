@@ -17,7 +17,7 @@ def launch_failed(case: Case) -> Diagnosis | None:
     at = story.quit.at
     wait = next((wait for wait in story.failed_waits if wait.operation == "launch"), None)
     told = [clues.output(case), *clues.consoles(case, at), *clues.steps(case), *clues.missing(case)]
-    reason = story.quit.data.get("reason")
+    reason = str(story.quit.data.get("reason"))
     if reason in {"requested", "killed"}:
         what = (
             f"the launch was cancelled by {'kill' if reason == 'killed' else 'shutdown'}(), {case.when(at)}"

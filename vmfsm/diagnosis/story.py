@@ -150,7 +150,7 @@ class Story:
                 key = _key(data, "operation", "thread", "caller")
                 if key in self._waits or len(self._waits) < _MOST:
                     self._waits[key] = record, self.resets
-                if data.get("operation") in {"shutdown", "kill"} and not self.asked:
+                if str(data.get("operation")) in {"shutdown", "kill"} and not self.asked:
                     self.asked.append(self._wait(record, self.resets, None, {}))
             case "wait":
                 self._wait_is_over(record)
@@ -193,7 +193,7 @@ class Story:
             case "qmp-event":
                 self._event(record)
             case "verdict":
-                if data.get("action") in {"wake", "fail"} and len(self.verdicts) < _MOST:
+                if str(data.get("action")) in {"wake", "fail"} and len(self.verdicts) < _MOST:
                     self.verdicts.append(record)
             case "companion":
                 if len(self.companions) < _MOST:

@@ -13,7 +13,7 @@ _FINAL = frozenset({"stopped", "failed"})
 def test_failed(case: Case) -> Diagnosis | None:
     """The test's own error: of nothing else is known that it went wrong."""
     story = case.story
-    said = next((record for record in story.failures if record.data.get("by") in {"with", "note"}), None)
+    said = next((record for record in story.failures if str(record.data.get("by")) in {"with", "note"}), None)
     if said is None:
         return None
     error = plain(said.data.get("error"))

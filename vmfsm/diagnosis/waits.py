@@ -50,7 +50,7 @@ def _counts(case: Case, wait: Wait) -> bool:
         return False
     if wait.operation in NOT_OF_THE_TEST and (wait.operation, wait.outcome) != ("wait", "timeout"):
         return False
-    own = [record for record in story.failures if record.data.get("by") in {"with", "note", "wait"}]
+    own = [record for record in story.failures if str(record.data.get("by")) in {"with", "note", "wait"}]
     if any(wait.error and plain(wait.error) == plain(record.data.get("error")) for record in own):
         return True
     if own and wait.until < own[0].at - _MOMENT:

@@ -286,32 +286,36 @@ class Lanes:
 
     def _on_command(self, at: float, data: Mapping[str, Any]) -> None:
         name = text(data.get("command"), 80)
+        given = data.get("values") or data.get("arguments")
+        arguments = text(given) if given else ""
         log = self._log("qmp")
-        item = Item(at, name, "busy", detail(data, "command"), line=log.total)
-        self._lane("qmp", "Monitor (QMP)").begin(_key(data, "id"), item)
-        arguments = data.get("values") or data.get("arguments")
-        log.feed(at, _one_line(f"→ {name}{f' {text(arguments)}' if arguments else ''}"))
+        told: dict[str, JSON] | None = {"arguments": arguments} if arguments else None
+        item = Item(at, name, "busy", told, None, False, log.total)
+        self._lane("qmp", "Monitor (QMP)").begin(_plain(data.get("id")), item)
+        log.line(at, _one_line(f"→ {name} {arguments}" if arguments else f"→ {name}"))
 
     def _on_reply(self, at: float, data: Mapping[str, Any]) -> None:
-        lane = self._lane("qmp", "Monitor (QMP)")
-        name, error = text(data.get("command"), 80), data.get("error")
-        item = lane.end(_key(data, "id")) or Item(_began(at, data), name, line=self._log("qmp").total)
-        tone = "bad" if error else "neutral"
-        lane.add(item._replace(end=at, tone=tone, detail=detail(data, "command")), matters=bool(error))
-        seconds = number(data.get("seconds"))
-        took = "" if seconds is None else f" ({1000 * seconds:.1f} ms)"
-        returned = data.get("return")
+        lane, log = self._lane("qmp", "Monitor (QMP)"), self._log("qmp")
+        name, error, returned = text(data.get("command"), 80), data.get("error"), data.get("return")
+        _, label, _, told, *_, line = lane.end(_plain(data.get("id"))) or Item(at, name, line=log.total)
         said = f": {text(error)}" if error else f" {text(returned, 1000)}" if returned is not None else ""
-        self._log("qmp").feed(at, _one_line(f"← {name}{took}{said}"), "bad" if error else None)
+        if said:
+            told = {**(told or {}), "error" if error else "return": text(error or returned)}
+        began = _began(at, data)
+        tone = "bad" if error else "neutral"
+        lane.add(Item(began, label, tone, told, at, False, line), matters=bool(error))
+        log.line(at, _one_line(f"← {name} ({1000 * (at - began):.1f} ms){said}"), "bad" if error else None)
 
     def _on_event(self, at: float, data: Mapping[str, Any]) -> None:
         name = text(data.get("event"), 80)
         tone = _EVENTS.get(name, "neutral")
         log = self._log("qmp")
-        item = Item(at, name, tone, detail(data, "event", "timestamp"), is_point=True, line=log.total)
-        self._lane("events", "Events", "points").add(item)
         of_it = data.get("data")
-        log.feed(at, _one_line(f"* {name}{f' {text(of_it)}' if of_it else ''}"), tone)
+        said = text(of_it) if of_it else ""
+        told: dict[str, JSON] | None = {"data": said} if said else None
+        item = Item(at, name, tone, told, is_point=True, line=log.total)
+        self._lane("events", "Events", "points").add(item)
+        log.line(at, _one_line(f"* {name} {said}" if said else f"* {name}"), tone)
 
     # -- what is said ---------------------------------------------------------------------------------------
 
@@ -386,8 +390,12 @@ def _log_of(lane: str) -> str:
 
 
 def _key(data: Mapping[str, Any], *names: str) -> object:
-    values = [data.get(name) for name in names]
-    return tuple(value if type(value) is str or value is None else text(value) for value in values)
+    return tuple(_plain(data.get(name)) for name in names)
+
+
+def _plain(value: object) -> object:
+    """Something that a `dict` takes as a key, and that is short."""
+    return value if value is None or (type(value) is str and len(value) < 200) else text(value)
 
 
 def _hook(data: Mapping[str, Any]) -> str:
@@ -400,4 +408,4 @@ def _began(at: float, data: Mapping[str, Any]) -> float:
 
 
 def _one_line(said: str) -> str:
-    return said.replace("\n", "\\n").replace("\r", "\\r") + "\n"
+    return said if said.isprintable() else said.replace("\n", "\\n").replace("\r", "\\r")

@@ -82,6 +82,15 @@ class Log:
         self._rest_at = 0.0
         self._rest_left_out = 0
 
+    def line(self, at: float, said: str, tone: str | None = None) -> None:
+        """A whole line, which has no line ends in it; not for a log that is fed otherwise, too."""
+        size = len(said) + _OF_A_LINE
+        if self._is_whole and size > self._room_last:
+            self._have_it_elsewhere()
+        if self._file is not None:
+            self._file.write(f"{said}\n")
+        self._add(_Lines(self.total, at, at, [said], tone, size))
+
     def feed(self, at: float, said: str, tone: str | None = None) -> None:
         """What came next: a part of a line, or many lines."""
         for start in range(0, len(said), _PIECE):
@@ -134,7 +143,13 @@ class Log:
         texts = said.split("\n")
         rest = texts.pop()
         size = len(_encoded(said)) + _OF_A_LINE * len(texts)
-        self._have_it_elsewhere(said, texts, rest, size)
+        if self._is_whole:
+            longest = max(map(len, texts), default=0)
+            longest = max(longest, len(self._rest) + len(texts[0] if texts else rest))
+            if longest > LONGEST or size > self._room_last:
+                self._have_it_elsewhere()
+        if self._file is not None:
+            self._file.write(said)
         if texts:
             began = self._rest_at if self._rest else at
             texts[0] = self._ended(texts[0])
@@ -149,23 +164,14 @@ class Log:
             self._rest_left_out += len(self._rest) - LONGEST
             self._rest = self._rest[: LONGEST // 2] + self._rest[-LONGEST // 2 :]
 
-    def _have_it_elsewhere(self, said: str, texts: list[str], rest: str, size: int) -> None:
-        """Begin the file, before any of this is left out here; all that came before is still here."""
+    def _have_it_elsewhere(self) -> None:
+        """Begin the file, before anything is left out here: all that came before is still here."""
+        self._is_whole = False
+        self._file = self._beside()
         if self._file is not None:
-            self._file.write(said)
-        elif self._is_whole:
-            longest = max(map(len, texts), default=0)
-            is_long = max(longest, len(self._rest) + len(texts[0] if texts else rest)) > LONGEST
-            fits = size <= self._room if not self._last else size <= self._room_last
-            if not is_long and (fits or size <= self._room_last):
-                return
-            self._is_whole = False
-            self._file = self._beside()
-            if self._file is not None:
-                for lines in (*self._first, *self._last):
-                    self._file.write("".join(f"{text}\n" for text in lines.texts))
-                self._file.write(self._rest)
-                self._file.write(said)
+            for lines in (*self._first, *self._last):
+                self._file.write("".join(f"{text}\n" for text in lines.texts))
+            self._file.write(self._rest)
 
     def _ended(self, text: str) -> str:
         """A line that began earlier."""

@@ -19,6 +19,8 @@ def number(value: object) -> float | None:
 
 def text(value: object, most: int = _LONGEST) -> str:
     """As text, of about `most` characters; where something was left out it says so."""
+    if type(value) is str and len(value) <= most and value.isascii():
+        return value
     if not isinstance(value, str):
         value = value if value is None else _as_text(value)
         value = "" if value is None else value

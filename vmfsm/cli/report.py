@@ -1,4 +1,4 @@
-"""`vmfsm report`: what happened, as a page to look at, or as text."""
+"""`vmfsm report`: what happened, as a page to look at, as text, or for programs."""
 
 import importlib
 import os
@@ -14,42 +14,86 @@ from .status import Failure
 @command(
     json="Print one JSON document: all that the page shows (docs/report.md).",
     examples=(
-        ("vmfsm report recordings/boot-*.jsonl", "a page beside the recording"),
-        ("vmfsm report recordings -o report.html", "all machines of a directory on one page"),
-        ("vmfsm report good.jsonl bad.jsonl --compare", "two runs side by side: which step took longer"),
+        ("vmfsm report recordings/boot-test-*.jsonl", "a page beside the first one, with all machines"),
+        ("vmfsm report bundles/boot-test-20261122T005316Z-4711-1", "of what a failure has left"),
+        ("vmfsm report recordings -o report.html", "of all recordings in a directory"),
+        ("vmfsm report good.jsonl bad.jsonl --compare -o both.html", "two runs: which step took longer"),
+        ("vmfsm report failed.jsonl --text", "in short, for terminals and logs"),
+        ("vmfsm report recordings --junit report.xml", "for CI pages: what it says of each machine"),
     ),
 )
-@click.argument("sources", metavar="RECORDING|BUNDLE|DIRECTORY...", nargs=-1, required=True)
-@click.option("-o", "--output", metavar="FILE", type=click.Path(dir_okay=False), help="Where to write it.")
-@click.option("--compare", is_flag=True, help="Compare two recordings.")
-def report(sources: tuple[str, ...], output: str | None, compare: bool, as_json: bool) -> None:
-    """Make a page that shows what happened to machines."""
+@click.argument(
+    "sources", metavar="RECORDING|BUNDLE|DIRECTORY...", nargs=-1, required=True, type=click.Path()
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Where to write the page; else that is beside the first RECORDING, or in the BUNDLE or DIRECTORY.",
+)
+@click.option("--text", "as_text", is_flag=True, help="Print it as text: the cause first.")
+@click.option(
+    "--junit",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Write JUnit XML with the causes as properties; the page only with -o, then.",
+)
+@click.option("--compare", is_flag=True, help="Compare two recordings: what took how long in each.")
+def report(
+    sources: tuple[str, ...],
+    output: str | None,
+    as_text: bool,
+    junit: str | None,
+    compare: bool,
+    as_json: bool,
+) -> None:
+    """Make a page that shows what happened to machines.
+
+    It is one HTML file that needs nothing else, for any browser; its path is printed. RECORDING is a file
+    that the plugin recorder has written, finished or not; BUNDLE a directory that the plugin bundle made;
+    DIRECTORY one that has any number of both. All machines are on one axis of time. Text that is too long for
+    the page is put beside it, whole.
+    """
     from vmfsm import report as reports
 
+    if as_text and as_json:
+        raise click.UsageError("--text and --json exclude each other")
+    is_printed = as_text or as_json
+    path = output or (None if is_printed or junit else reports.page_of(sources[0]))
+    for file in filter(None, (path, junit)):
+        _check_directory(file)
     with progress("reading recordings"):
-        data = reports.data(sources, compare=compare)
+        data = reports.data(sources, compare=compare, page=path)
+    if junit is not None:
+        _write(junit, _made_by("junit", data))
+    if path is not None:
+        with progress("making the page"):
+            _write(path, _made_by("rendering", data))
     if as_json:
         print_json(data)
-        return
-    path = output or _beside(sources[0])
-    with progress("making the page"):
-        page = _render(data)
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(page)
-    click.echo(one_line(path))
+    elif as_text:
+        click.echo(_made_by("text", data), nl=False)
+    else:
+        for written in filter(None, (path, junit)):
+            click.echo(one_line(written))
 
 
-def _render(data: dict[str, Any]) -> str:
-    try:
-        rendering = importlib.import_module("vmfsm.report.rendering")
-    except ModuleNotFoundError as error:
-        if error.name != "vmfsm.report.rendering":
-            raise
-        raise Failure("there is no page yet, only --json") from None
-    return str(rendering.render(data))
+def _made_by(module: str, data: dict[str, Any]) -> str:
+    return str(importlib.import_module(f"vmfsm.report.{module}").render(data))
 
 
-def _beside(source: str) -> str:
-    if os.path.isdir(source):
-        return os.path.join(source, "report.html")
-    return source.removesuffix(".jsonl") + ".html"
+def _check_directory(path: str) -> None:
+    """Say at once that a file can't be written, rather than when all has been read."""
+    directory = os.path.dirname(path) or "."
+    if not os.path.isdir(directory):
+        raise Failure(f"{path}: there is no directory {directory}")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise Failure(f"{path}: nothing may be written to {directory}", hint="-o FILE writes it elsewhere")
+
+
+def _write(path: str, text: str) -> None:
+    from vmfsm.report import NewFile
+
+    with NewFile(path) as file:
+        file.write(text)

@@ -5,6 +5,8 @@
 The command `vmfsm report` makes pages, texts and files for CI of it.
 """
 
+from .beside import NewFile
 from .model import VERSION, data
+from .sources import page_of
 
-__all__ = ("VERSION", "data")
+__all__ = ("VERSION", "NewFile", "data", "page_of")

@@ -66,15 +66,19 @@ class Lane:
             del self._open[key]
         return item
 
+    @property
+    def open(self) -> list[Item]:
+        """What has begun, and is not over."""
+        return [item for items in self._open.values() for item in items]
+
     def mark(self) -> None:
         """What is near the last one is to be kept."""
         self._items.mark()
 
     def kept(self) -> list[Item]:
         """By when they began, with those that are not over."""
-        for items in self._open.values():
-            for item in items:
-                self.add(item, matters=True)
+        for item in self.open:
+            self.add(item, matters=True)
         self._open.clear()
         return sorted(self._items.kept(), key=_by_begin)
 

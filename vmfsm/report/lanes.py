@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 from vmfsm.jsonable import JSON
 from vmfsm.timeline import Record
 
+from .comparing import Spent
 from .items import Item, Lane
 from .logs import Log, Writing
 from .values import detail, number, text
 
 _MOST_CONSOLES = 20
 _MOST_MARKS = 20
+_MOST_SPENT = 5_000
 _STATES = {
     "launching": "busy",
     "running": "good",
@@ -71,6 +73,8 @@ class Lanes:
         self._lanes: dict[str, Lane] = {}
         self.logs: dict[str, Log] = {}
         self._consoles: dict[str, Log] = {}
+        self.spent: list[Spent] = []
+        """The first so many steps, hooks, waits and states that are over, or were at the end."""
         self._marks = 0
         self._state: Item | None = None
         self._migration: Item | None = None
@@ -114,9 +118,23 @@ class Lanes:
         else:
             self._on_other(kind, at, data)
 
-    def told(self, begin: float, end: float) -> tuple[list[JSON], list[JSON]]:
-        """Lanes and logs as the data has them; nothing is added any more."""
-        self._close(end)
+    def close(self, end: float) -> None:
+        """Nothing is added any more."""
+        if self._state is not None:
+            is_over = self._state.label in {"stopped", "failed"}
+            if not is_over:
+                self._over("state", self._state, end)
+            self._lane("state", "State").add(self._state._replace(end=end if is_over else None), matters=True)
+        if self._migration is not None:
+            self._lane("migration", "Migration").add(self._migration._replace(end=end), matters=True)
+        for kind, key in (("step", "steps"), ("hook", "hooks"), ("wait", "waits")):
+            for item in self._lanes[key].open if key in self._lanes else ():
+                self._over(kind, item, end)
+        for log in self.logs.values():
+            log.close()
+
+    def told(self, begin: float) -> tuple[list[JSON], list[JSON]]:
+        """Lanes and logs as the data has them, after `close`; in seconds since `begin`."""
         logs: list[JSON] = []
         places: dict[str, dict[int, int]] = {}
         for key, log in self.logs.items():
@@ -142,6 +160,10 @@ class Lanes:
             lane = self._lanes[key] = Lane(key, title, shape, self._limits.items)
         return lane
 
+    def _over(self, kind: str, item: Item, end: float) -> None:
+        if len(self.spent) < _MOST_SPENT:
+            self.spent.append(Spent(kind, item.label, item.at, max(end - item.at, 0.0)))
+
     def _log(self, key: str) -> Log:
         log = self.logs.get(key)
         if log is None:
@@ -157,24 +179,13 @@ class Lanes:
             for log in self.logs.values():
                 log.mark()
 
-    def _close(self, end: float) -> None:
-        if self._state is not None:
-            is_over = self._state.label in {"stopped", "failed"}
-            item = self._state._replace(end=end if is_over else None)
-            self._lane("state", "State").add(item, matters=True)
-            self._state = None
-        if self._migration is not None:
-            self._lane("migration", "Migration").add(self._migration._replace(end=end), matters=True)
-            self._migration = None
-        for log in self.logs.values():
-            log.close()
-
     # -- the machine ----------------------------------------------------------------------------------------
 
     def _on_transition(self, at: float, data: Mapping[str, Any]) -> None:
         dest = text(data.get("dest"), 40)
         if self._state is not None:
             self._lane("state", "State").add(self._state._replace(end=at), matters=True)
+            self._over("state", self._state, at)
         told = detail(data, "dest")
         self._state = Item(at, dest, _STATES.get(dest, "neutral"), told)
         if dest in {"quitting", "failed"}:
@@ -187,6 +198,7 @@ class Lanes:
         lane = self._lane("hooks", "Hooks")
         item = lane.end(_key(data, "hook", "plugin")) or Item(_began(at, data), _hook(data))
         error = data.get("error")
+        self._over("hook", item, at)
         lane.add(
             item._replace(end=at, tone="bad" if error else "neutral", detail=detail(data, "hook", "plugin")),
             matters=bool(error),
@@ -201,6 +213,7 @@ class Lanes:
         item = lane.end(_key(data, "operation", "thread", "caller"))
         if item is None:
             item = Item(_began(at, data), text(data.get("operation"), 120))
+        self._over("wait", item, at)
         is_bad = data.get("outcome") != "done"
         told = {**(item.detail or {}), **detail(data, "operation")}
         lane.add(item._replace(end=at, tone="bad" if is_bad else "neutral", detail=told), matters=is_bad)
@@ -216,6 +229,7 @@ class Lanes:
         item = lane.end(_key(data, "step", "thread"))
         if item is None:
             item = Item(_began(at, data), text(data.get("step"), 120))
+        self._over("step", item, at)
         is_bad = bool(data.get("error"))
         told = {**(item.detail or {}), **detail(data, "step")}
         lane.add(item._replace(end=at, tone="bad" if is_bad else "good", detail=told), matters=is_bad)

@@ -3,134 +3,133 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from vmfsm.diagnosis import Diagnosis, Diagnostician
 from vmfsm.jsonable import JSON, jsonable
 from vmfsm.recording.picture import Picture
 from vmfsm.reports import describe_exit
-from vmfsm.timeline import Record
 
+from .beside import Beside
+from .facts import facts
 from .lanes import Lanes, Limits
 from .logs import Writing
 from .sources import Source
-from .values import text
+from .values import number, text
 
 _MOST_ENVIRONMENT = 200
-_LONGEST_FACT = 4_000
 
 
-class Begun(NamedTuple):
-    """A launch that was read, whose times are those of its recording's clock."""
+class Launch(NamedTuple):
+    """One that was read. All times are those of its recording's clock."""
 
     source: Source
     begin: float
     end: float
     lanes: Lanes
     snapshot: dict[str, JSON]
-    ended: Record | None
-    """The last change of its state."""
-    failed_at: float | None
+    """What records tell of its end."""
+    diagnosis: Diagnosis
 
 
-def read(source: Source, limits: Limits, beside: Callable[[str], Writing | None]) -> Begun:
+def read(source: Source, limits: Limits, beside: Callable[[str], Writing | None]) -> Launch:
     """Read all of it, once.
 
+    :param beside: makes a file for the whole text of a log, by the log's name.
     :raises OSError: when it can't be read.
     """
     recording = source.recording
-    picture = Picture(recording.header)
-    lanes = Lanes(limits, beside)
-    begin = end = failed_at = ended = None
+    picture, lanes, diagnostician = Picture(recording.header), Lanes(limits, beside), Diagnostician()
+    begin, end = float("inf"), float("-inf")
     for record in recording.records():
         picture.add(record)
         lanes.add(record)
+        diagnostician.add(record)
         at = record.at
-        if begin is None or at < begin:
-            begin = at
-        if end is None or at > end:
-            end = at
-        if record.kind == "transition":
-            ended = record
-            if failed_at is None and record.data.get("dest") == "failed":
-                failed_at = at
-    begin = picture.now if begin is None else begin
-    taken = recording.time(picture.now)
-    snapshot = {**picture.snapshot(taken), **(source.snapshot or {})}
-    return Begun(source, begin, begin if end is None else end, lanes, snapshot, ended, failed_at)
+        begin = min(begin, at)
+        end = max(end, at)
+    if begin > end:
+        begin = end = picture.now
+    lanes.close(end)
+    read_from = {"files": list(recording.files), "problems": list(recording.problems)}
+    snapshot = {**picture.snapshot(recording.time(picture.now)), "recording": jsonable(read_from)}
+    return Launch(source, begin, end, lanes, snapshot, diagnostician.conclude(snapshot))
 
 
-def told(begun: Begun, key: str, zero: float) -> dict[str, JSON]:
+def told(launch: Launch, key: str, zero: float, beside: Beside) -> dict[str, JSON]:
     """As the data has it.
 
     :param zero: what the axis begins with, on the clock of this recording.
     """
-    source, snapshot = begun.source, begun.snapshot
-    last = begun.ended.data if begun.ended is not None else {}
-    lanes, logs = begun.lanes.told(zero, begun.end)
+    source, snapshot = launch.source, launch.snapshot
+    lanes, logs = launch.lanes.told(zero)
     header = source.recording.header
+    problems = [text(problem, 500) for problem in source.recording.problems]
+    if launch.lanes.left_out:
+        problems.append(f"{launch.lanes.left_out:,} records are of further consoles, which are not shown")
     return {
         "key": key,
         "name": text(header["name"], 200),
-        "launch": jsonable(header.get("launch")),
-        "source": source.path,
-        "begin": round(begun.begin - zero, 6),
-        "end": round(begun.end - zero, 6),
-        "state": text(last.get("dest") or "configured", 40),
-        "reason": text(last.get("reason"), 60) if last.get("reason") else None,
-        "exit": _exit(snapshot.get("exit_status")),
-        "diagnosis": _diagnosis(begun, zero),
-        "facts": _facts(begun),
-        "command": text(snapshot.get("shell"), 16_000) or None,
-        "environment": _environment(snapshot.get("environment")),
-        "plugins": _plugins(snapshot.get("plugins")),
-        "problems": list(source.recording.problems),
+        "launch": header["launch"] if type(header.get("launch")) is int else None,
+        "source": text(source.path, 4_000),
+        "begin": _t(launch.begin, zero),
+        "end": _t(launch.end, zero),
+        "state": text(snapshot["state"], 40),
+        "reason": text(snapshot["reason"], 60) or None,
+        "exit": _exit(snapshot["exit_status"]),
+        "diagnosis": _diagnosis(launch.diagnosis, zero),
+        "facts": facts(source, snapshot),
+        "command": text(snapshot["shell"], 16_000) or None,
+        "environment": _environment(snapshot["environment"]),
+        "plugins": _plugins(snapshot["plugins"]),
+        "problems": [*problems],
         "lanes": lanes,
         "logs": logs,
-        "files": [],
-        "missing": [],
-        "screendump": None,
+        "files": [
+            {"file": beside.relative(file.path), "what": file.what, "bytes": file.bytes}
+            for file in source.files
+        ],
+        "missing": [{"what": what, "why": why} for what, why in source.missing],
+        "screendump": source.screendump,
     }
 
 
-def _diagnosis(begun: Begun, zero: float) -> JSON:
-    state = begun.ended.data.get("dest") if begun.ended is not None else None
-    outcome = "ok" if state == "stopped" else "failed" if state == "failed" else "unfinished"
-    at = None if begun.failed_at is None else round(begun.failed_at - zero, 6)
-    cause = f"it ended as {state}"
-    return {"outcome": outcome, "kind": outcome, "cause": cause, "at": at, "clues": [], "wait": None}
+def _t(at: float, zero: float) -> float:
+    return round(at - zero, 6)
+
+
+def _diagnosis(it: Diagnosis, zero: float) -> JSON:
+    clues: list[JSON] = [
+        {
+            "text": text(clue.text, 1_000),
+            "at": None if clue.at is None else _t(clue.at, zero),
+            "lane": clue.lane,
+            "log": clue.log,
+        }
+        for clue in it.clues
+    ]
+    return {
+        "outcome": it.outcome,
+        "kind": it.kind,
+        "cause": text(it.cause, 2_000),
+        "at": None if it.at is None else _t(it.at, zero),
+        "clues": clues,
+        "wait": None if it.wait is None else _wait(it.wait, zero),
+    }
+
+
+def _wait(wait: Mapping[str, JSON], zero: float) -> JSON:
+    since, until, timeout = (number(wait.get(name)) for name in ("since", "until", "timeout"))
+    words = {name: text(wait.get(name), 500) or None for name in ("operation", "thread", "caller", "outcome")}
+    return {
+        **words,
+        "since": None if since is None else _t(since, zero),
+        "until": None if until is None else _t(until, zero),
+        "timeout": timeout,
+    }
 
 
 def _exit(status: JSON) -> str | None:
     is_status = isinstance(status, int) and not isinstance(status, bool)
     return f"QEMU {describe_exit(status)}" if is_status else None  # type: ignore[arg-type]
-
-
-def _facts(begun: Begun) -> JSON:
-    header, snapshot = begun.source.recording.header, begun.snapshot
-    harness, host = header.get("harness"), header.get("host")
-    harness = harness if isinstance(harness, dict) else {}
-    host = host if isinstance(host, dict) else {}
-    command = snapshot.get("command")
-    facts: dict[str, object] = {
-        "QEMU": command[0] if isinstance(command, list) and command else None,
-        "test": harness.get("test"),
-        "harness": _words(harness.get("command")),
-        "harness's process": harness.get("pid"),
-        "working directory": snapshot.get("cwd"),
-        "host": host.get("name"),
-        "kernel": _words([host.get("system"), host.get("kernel"), host.get("architecture")]),
-        "CPUs": host.get("cpus"),
-        "Python": header.get("python"),
-        "vmfsm": header.get("vmfsm"),
-        "recording": "\n".join(begun.source.recording.files),
-    }
-    return [
-        {"name": name, "value": text(value, _LONGEST_FACT)}
-        for name, value in facts.items()
-        if value not in {None, ""}
-    ]
-
-
-def _words(value: object) -> str:
-    return " ".join(text(one, 1_000) for one in value if one is not None) if isinstance(value, list) else ""
 
 
 def _environment(value: JSON) -> dict[str, JSON]:

@@ -1,48 +1,122 @@
 """The data of a report: everything that a page, a text or a program shows of it."""
 
 import datetime
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from vmfsm.errors import ConfigError
 from vmfsm.jsonable import JSON
 
-from . import machine, sources
+from . import clocks, comparing, machine
+from .beside import Beside
 from .lanes import Limits
+from .machine import Launch
+from .sources import Source, find
+from .values import text
 
 VERSION = 1
+"""Of the fields (`docs/report.md`): another one when a field changes its meaning or goes."""
 _ITEMS = 2_400
-_LOG = 1_500_000
+_LOG = 1_200_000
+_IN_A_TITLE = 5
 
 
-def data(given: "Sequence[str | os.PathLike[str]]", *, compare: bool = False) -> dict[str, JSON]:
-    """What recordings tell, laid out for showing: see `docs/report.md`. Bounded, however large they are.
+def data(
+    sources: "Sequence[str | os.PathLike[str]]", *, compare: bool = False, page: str | None = None
+) -> dict[str, JSON]:
+    """What recordings tell, laid out for showing: see `docs/report.md`.
 
-    :param given: paths of recordings, or of directories that have some.
-    :param compare: two of them, side by side.
+    Bounded, however large they are: of what is too much there is a sample, and it says so. Each file is read
+    once; nothing else is waited for.
+
+    :param sources: paths of recordings, of bundles, and of directories that have some.
+    :param compare: two recordings are compared; each of them begins at 0.
+    :param page: where the page will be. Text that is too long for it is written, whole, to files beside it,
+        in the directory of its name with `-files`; without it that is nowhere.
     :raises ConfigError: for what is no recording.
-    :raises OSError: when one can't be read.
+    :raises OSError: when one can't be read, or what lies beside the page can't be written.
     """
-    found = sources.find(given)
+    found = find(sources)
+    if not compare:
+        found.sort(key=_wall)
+    elif len(found) != 2:
+        raise ConfigError(f"two recordings can be compared, not {len(found)}", field="compare")
     limits = Limits(max(_ITEMS // len(found), 40), max(_LOG // len(found), 20_000))
-    begun = [machine.read(source, limits, lambda _: None) for source in found]
-    first = min(begun, key=lambda one: one.begin)
-    zero = first.begin
-    machines = [machine.told(one, f"m{number}", zero) for number, one in enumerate(begun)]
-    failed = [(one.failed_at, number) for number, one in enumerate(begun) if one.failed_at is not None]
-    harness = first.source.recording.header.get("harness")
-    test = harness.get("test") if isinstance(harness, dict) else None
+    with Beside(page) as beside:
+        launches = [
+            machine.read(source, limits, functools.partial(beside.file, f"m{number}"))
+            for number, source in enumerate(found)
+        ]
+        zeros = [launch.begin for launch in launches] if compare else _common_zero(launches)
+        machines = [
+            machine.told(launch, f"m{number}", zero, beside)
+            for number, (launch, zero) in enumerate(zip(launches, zeros, strict=True))
+        ]
+    names = list(dict.fromkeys(str(one["name"]) for one in machines))
     return {
         "version": VERSION,
         "vmfsm": _own_version(),
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "title": ", ".join(dict.fromkeys(str(one["name"]) for one in machines)),
-        "test": test if isinstance(test, str) else None,
-        "begin": first.source.recording.time(zero).isoformat(),
-        "length": round(max(one.end for one in begun) - zero, 6),
-        "primary": f"m{min(failed)[1]}" if failed else None,
+        "title": ", ".join(names[:_IN_A_TITLE]) + (" and more" if len(names) > _IN_A_TITLE else ""),
+        "test": _test(found),
+        "begin": _moment(found[0], zeros[0]),
+        "length": round(max(launch.end - zero for launch, zero in zip(launches, zeros, strict=True)), 6),
+        "primary": _primary(launches, zeros),
         "machines": [*machines],
-        "comparison": None,
+        "comparison": _comparison(launches) if compare else None,
     }
+
+
+def _comparison(launches: Sequence[Launch]) -> JSON:
+    names = [
+        f"{letter}: {text(one.source.recording.name, 60)}" for letter, one in zip("AB", launches, strict=True)
+    ]
+    return comparing.compare(names, *(launch.lanes.spent for launch in launches))
+
+
+def _wall(source: Source) -> float:
+    return float(_clocks(source)["wall"])
+
+
+def _clocks(source: Source) -> Mapping[str, float]:
+    clocks = source.recording.header["clocks"]
+    assert isinstance(clocks, dict)  # or it would be no recording
+    return clocks  # type: ignore[return-value]
+
+
+def _common_zero(launches: Sequence[Launch]) -> list[float]:
+    """When the first record of all was made, on the clock of each."""
+    headers = [launch.source.recording.header for launch in launches]
+    shifts = [clocks.shift(headers[0], header) for header in headers]
+    zero = min(launch.begin + shift for launch, shift in zip(launches, shifts, strict=True))
+    return [zero - shift for shift in shifts]
+
+
+def _moment(source: Source, at: float) -> str:
+    try:
+        return source.recording.time(at).isoformat()
+    except OverflowError:  # somebody else's recording, with a clock of its own
+        return source.recording.time(_clocks(source)["monotonic"]).isoformat()
+
+
+def _test(found: Sequence[Source]) -> str | None:
+    """What pytest said was running; the machines of a report belong to one test, as a rule."""
+    for source in found:
+        harness = source.recording.header.get("harness")
+        if isinstance(harness, dict) and harness.get("test"):
+            return text(harness["test"], 500)
+    return None
+
+
+def _primary(launches: Sequence[Launch], zeros: Sequence[float]) -> str | None:
+    """The machine whose failure came first."""
+    failures = [
+        ((launch.end if launch.diagnosis.at is None else launch.diagnosis.at) - zero, number)
+        for number, (launch, zero) in enumerate(zip(launches, zeros, strict=True))
+        if launch.diagnosis.outcome == "failed"
+    ]
+    return f"m{min(failures)[1]}" if failures else None
 
 
 def _own_version() -> str | None:

@@ -1,38 +1,170 @@
-"""What a report is made of: recordings, found by the paths that were given."""
+"""What a report is made of: recordings and bundles, found by the paths that were given."""
 
+import base64
+import json
 import os
-from collections.abc import Sequence
-from typing import NamedTuple
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from vmfsm import recording
 from vmfsm.errors import ConfigError
-from vmfsm.jsonable import JSON
+from vmfsm.paths import check_path
 from vmfsm.recording import Recording
+
+from .values import text
+
+MOST = 200
+"""Recordings in one report."""
+_FORMAT, _VERSION = "vmfsm-bundle", 1
+_LARGEST_JSON = 16 * 1024 * 1024
+_LARGEST_PICTURE = 1024 * 1024
+_MOST_FILES = 200
+_PIECE = re.compile(r"(.*\.jsonl)(?:\.[0-9]{1,9})?", re.DOTALL)
+_PLAIN_NAME = re.compile(r"\w[\w .,=@+-]{0,200}")
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class File(NamedTuple):
+    """One of a bundle."""
+
+    path: str
+    what: str
+    bytes: int
 
 
 class Source(NamedTuple):
-    """A recording, and what lies beside it."""
+    """A recording, and what a bundle has besides."""
 
     path: str
-    """Its first file."""
+    """As it may be shown."""
     recording: Recording
-    snapshot: dict[str, JSON] | None = None
+    snapshot: Mapping[str, Any]
+    files: tuple[File, ...] = ()
+    missing: tuple[tuple[str, str], ...] = ()
+    """What could not be had, and why."""
+    screendump: str | None = None
+    """As a `data:` URI."""
+    why: str = ""
+    """What the bundle was made for."""
 
 
 def find(paths: "Sequence[str | os.PathLike[str]]") -> list[Source]:
     """All recordings that are meant, each once.
 
-    :raises ConfigError: for what is none.
+    :raises ConfigError: for what is none, and where they are too many.
     :raises OSError: for what can't be read.
     """
     found: dict[str, Source] = {}
     for given in paths:
-        path = os.fspath(given)
-        names = sorted(os.listdir(path)) if os.path.isdir(path) else [""]
-        files = [os.path.join(path, name) for name in names if name.endswith(".jsonl")]
-        if os.path.isdir(path) and not files:
-            raise ConfigError(f"{path}: there is no recording in it", field="sources")
-        for file in files if os.path.isdir(path) else [path]:
-            one = recording.read(file)
-            found.setdefault(os.path.realpath(one.files[0]), Source(one.files[0], one))
+        path = check_path(given, field="sources")
+        sources = list(_in_directory(path)) if os.path.isdir(path) else [_of_file(path)]
+        if not sources:
+            raise ConfigError(f"{path}: neither a bundle, nor a directory of recordings", field="sources")
+        for source in sources:
+            found.setdefault(os.path.realpath(source.recording.files[0]), source)
+            if len(found) > MOST:
+                said = f"there are more than {MOST} recordings: give those that belong together"
+                raise ConfigError(said, field="sources")
+    if not found:
+        raise ConfigError("a report is made of one recording at least", field="sources")
     return list(found.values())
+
+
+def page_of(source: str) -> str:
+    """Where the page is put that is made of something, where nobody says so."""
+    if os.path.isdir(source):
+        return os.path.join(source, "report.html")
+    match = _PIECE.fullmatch(source)
+    return f"{match[1].removesuffix('.jsonl') if match else source}.html"
+
+
+def _of_file(path: str) -> Source:
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ConfigError(
+            f"{path} is no file, and no directory", field="sources"
+        )  # a pipe would be waited for
+    if os.path.basename(path) == "bundle.json":
+        return _bundle(os.path.dirname(path) or ".")
+    it = recording.read(path)
+    return Source(it.files[0], it, {})
+
+
+def _in_directory(directory: str) -> Iterator[Source]:
+    """The bundle that it is, or else the recordings and bundles that are in it; what is neither is passed."""
+    if _is_bundle(directory):
+        yield _bundle(directory)
+        return
+    seen = set()
+    for name in sorted(os.listdir(directory)):
+        path = os.path.join(directory, name)
+        match = _PIECE.fullmatch(name)
+        if match is not None and match[1] not in seen and os.path.isfile(path):
+            try:
+                source = _of_file(path)
+            except ConfigError:
+                continue
+            seen.add(match[1])
+            yield source
+        elif os.path.isdir(path) and _is_bundle(path):
+            yield _bundle(path)
+
+
+def _is_bundle(directory: str) -> bool:
+    return os.path.isfile(os.path.join(directory, "bundle.json"))
+
+
+def _bundle(directory: str) -> Source:
+    about = _json(os.path.join(directory, "bundle.json"))
+    if about.get("format") != _FORMAT:
+        raise ConfigError(f"{directory}: its bundle.json is none of vmfsm", field="sources")
+    if about.get("version") != _VERSION:
+        said = f"{directory}: a bundle of version {text(about.get('version'))}: only {_VERSION} is known here"
+        raise ConfigError(said, field="sources")
+    path = os.path.join(directory, "recording.jsonl")
+    if not os.path.isfile(path):
+        raise ConfigError(f"{directory}: this bundle has no recording.jsonl", field="sources")
+    snapshot = os.path.join(directory, "snapshot.json")
+    return Source(
+        directory,
+        recording.read(path),
+        _json(snapshot) if os.path.isfile(snapshot) else {},
+        tuple(_files(directory, about.get("files"))),
+        tuple((text(one.get("what")), text(one.get("why"), 1_000)) for one in _objects(about.get("missing"))),
+        _picture(os.path.join(directory, "screendump.png")),
+        text(about.get("why"), 1_000),
+    )
+
+
+def _files(directory: str, told: object) -> Iterator[File]:
+    """Those that it tells of and has: anybody may have written that, and a page refers to them."""
+    for one in _objects(told):
+        name = one.get("file")
+        if isinstance(name, str) and _PLAIN_NAME.fullmatch(name):
+            path = os.path.join(directory, name)
+            if os.path.isfile(path) and not os.path.islink(path):
+                yield File(path, text(one.get("what")), os.path.getsize(path))
+
+
+def _objects(value: object) -> Iterator[Mapping[str, Any]]:
+    for one in value[:_MOST_FILES] if isinstance(value, list) else ():
+        if isinstance(one, dict):
+            yield one
+
+
+def _json(path: str) -> Mapping[str, Any]:
+    with open(path, "rb") as file:
+        data = file.read(_LARGEST_JSON)
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        value = None
+    return value if isinstance(value, dict) else {}
+
+
+def _picture(path: str) -> str | None:
+    if not os.path.isfile(path) or os.path.getsize(path) > _LARGEST_PICTURE:
+        return None
+    with open(path, "rb") as file:
+        data = file.read(_LARGEST_PICTURE)
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}" if data.startswith(_PNG) else None

@@ -25,6 +25,7 @@ help:
 	@echo "make fuzz      random input for what reads from QEMU, EXAMPLES=... times as much as in make test ($(EXAMPLES))"
 	@echo "make soak      thousands of machines, a gibibyte of console, an idle hour: does anything grow?"
 	@echo "make guest     rebuild the tiny guests (vmfsm/testing, vmfsm/boot) from their sources"
+	@echo "make vendor    fetch the report's charting library again (npm), as vmfsm/report/page/vendor says"
 	@echo "make clean     remove what the others have made"
 	@echo "WORKERS=...    how many tests run at the same time ($(WORKERS))"
 	@echo "PYTHON=...     the interpreter to use instead of python3"
@@ -99,6 +100,16 @@ vmfsm/boot/x86.bin: vmfsm/boot/x86.S
 	ld -m elf_x86_64 -z noexecstack -Ttext 0 --oformat binary -o $@ $@.o
 	@rm $@.o
 	@chmod -x $@
+
+# What the report's page is built with, verbatim from the npm registry; its scripts are not run.
+VENDOR := vmfsm/report/page/vendor
+.PHONY: vendor
+vendor:
+	@directory=$$(mktemp -d) && trap 'rm -rf "$$directory"' EXIT && \
+	cp $(VENDOR)/package.json $(VENDOR)/package-lock.json "$$directory" && \
+	npm --prefix "$$directory" ci --ignore-scripts --no-audit --no-fund && \
+	cp "$$directory/node_modules/d3/dist/d3.min.js" "$$directory/node_modules/d3/LICENSE" $(VENDOR) && \
+	cd $(VENDOR) && sha512sum d3.min.js LICENSE >SHA512SUMS && git diff --stat -- .
 
 # Each stamp is made last, so that whatever was interrupted is done again.
 .venv/created:

@@ -31,6 +31,8 @@ from vmfsm import (
     TransitionError,
     hookimpl,
 )
+from vmfsm.launch import LAST_BREATH
+from vmfsm.testing import GUEST_ARGS
 
 SLEEP = ("sleep", "1000")
 SAYS = ("sh", "-c", "echo up; exec sleep 1000")
@@ -382,6 +384,25 @@ def test_one_that_ends_because_qemu_does_is_not_missed(bare: MakeMachine) -> Non
     assert vm.wait(LIMIT) == 0
     assert "verdict" not in {record.kind for record in vm.timeline}
     assert plugin.companions[0].exit_status in {7, -signal.SIGTERM}
+
+
+def test_one_that_ends_when_qemu_has_announced_its_own_end_is_not_missed() -> None:
+    """However long QEMU takes from there: here until it is told to go."""
+    polite = ("sh", "-c", "trap 'exit 0' TERM; echo up; while :; do sleep 0.01; done")
+    plugin = asking(polite, ready=re.compile("up"))
+    with Machine("qemu-system-x86_64", [*GUEST_ARGS, "-no-shutdown"], plugins=[plugin]) as vm:
+        vm.launch()
+        vm.console.expect("ready")
+        vm.console.sendline("poweroff")
+        until(lambda: vm.run_state == "shutdown")
+        (companion,) = plugin.companions
+        assert companion.pid is not None
+        os.kill(companion.pid, signal.SIGTERM)
+        until(lambda: companion.exit_status == 0)
+        time.sleep(2 * LAST_BREATH)  # by when one that is missed is a verdict
+        vm.qmp.execute("quit")
+        assert vm.wait(LIMIT) == 0
+    assert "verdict" not in {record.kind for record in vm.timeline}
 
 
 def test_one_that_ends_during_the_launch(bare: MakeMachine) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Self
 import pytest
 
 from tests.conftest import MakeMachine
-from tests.waiting import InThread, is_alive, until
+from tests.waiting import InThread, is_alive, stand_still, until
 from vmfsm import Machine, proc, registry
 from vmfsm.registry import Status
 
@@ -425,7 +425,7 @@ def orphans(harness: MakeHarness) -> Harness:
     one = harness(UP + SLEEP).await_up()
     until(lambda: watchdogs(one))
     (watchdog,) = watchdogs(one)
-    os.kill(one.process.pid, signal.SIGSTOP)  # so that it starts no other one
+    stand_still(one.process.pid)  # so that it starts no other one
     os.kill(watchdog, signal.SIGKILL)
     one.kill()
     return one

@@ -1,5 +1,7 @@
 """Waiting for what happens elsewhere: conditions, and calls in other threads."""
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -69,11 +71,21 @@ def rests(thread: threading.Thread, seconds: float = 0.2) -> bool:
     return time.clock_gettime(clock) == before
 
 
-def catches(pid: int, signal: int) -> bool:
+def catches(pid: int, number: int) -> bool:
     """Whether a process has a handler for a signal by now (`proc(5)`, `SigCgt`)."""
     status = Path(f"/proc/{pid}/status").read_text()
     mask = int(status.partition("SigCgt:")[2].split(maxsplit=1)[0], 16)
-    return bool(mask >> (signal - 1) & 1)
+    return bool(mask >> (number - 1) & 1)
+
+
+def stand_still(pid: int) -> None:
+    """Stop a process (SIGSTOP), all of its threads: one takes the signal; others go on until it runs."""
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: all(task.read_text().rpartition(") ")[2][0] == "T" for task in _tasks(pid)))
+
+
+def _tasks(pid: int) -> list[Path]:
+    return list(Path(f"/proc/{pid}/task").glob("*/stat"))
 
 
 def is_alive(pid: int) -> bool:

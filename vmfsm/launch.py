@@ -68,6 +68,8 @@ _LOGGER = logging.getLogger("vmfsm.launch")
 
 LAST_BREATH = 0.25
 """Seconds for QEMU to turn out to have ended, where a set-up hook failed or a companion ended."""
+ANNOUNCED_END = 10.0
+"""The same, where QEMU has said that it ends (event SHUTDOWN): until it has takes a while on a busy host."""
 LAST_WORDS = 0.5
 """Seconds for reading what a QEMU that has ended left in its sockets."""
 HURRY = 2.0
@@ -529,14 +531,20 @@ class Launch:
             return  # as it may, since QEMU was made to end
         self._losses.note(companion)
         # If that is because QEMU ends, as it is for many, QEMU will have ended in a moment.
-        self._timers.add(self.io.loop.call_later(LAST_BREATH, self._miss, companion))
+        self._miss_in(LAST_BREATH, companion)
 
-    def _miss(self, companion: Companion) -> None:
+    def _miss_in(self, seconds: float, companion: Companion, *, again: bool = False) -> None:
+        self._timers.add(self.io.loop.call_later(seconds, self._miss, companion, again))
+
+    def _miss(self, companion: Companion, again: bool) -> None:
         """A companion has ended while QEMU lives, or before it did."""
         if self._exited_already or self._failed is not None:
             return
-        if self.asked.done() and companion.exit_status == 0:
+        if companion.exit_status == 0 and self.asked.done():
             return  # it may be because QEMU is about to end
+        if companion.exit_status == 0 and self._machine.run_state == "shutdown" and not again:
+            self._miss_in(ANNOUNCED_END, companion, again=True)
+            return
         verdict = self._losses.decide(companion, had_run=self.had_run)
         if verdict is not None:
             self._machine.report(verdict)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.control.harnesses import doing, program
-from tests.waiting import LIMIT, SLACK, InThread, until
+from tests.waiting import LIMIT, SLACK, InThread, stand_still, until
 from vmfsm import Machine, control
 
 pytestmark = pytest.mark.usefixtures("qemu")
@@ -43,7 +43,7 @@ def test_one_that_is_stopped() -> None:
     with program(doing("time.sleep(1000)")) as ran:
         ran.said()
         guest = ran.find()
-        os.kill(ran.pid, signal.SIGSTOP)
+        stand_still(ran.pid)
         begin = time.monotonic()
         with pytest.raises(control.NoAnswer):
             guest.snapshot(timeout=0.1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.control.harnesses import Program, doing, program
-from tests.waiting import LIMIT, InThread, until
+from tests.waiting import LIMIT, InThread, stand_still, until
 from vmfsm import control
 from vmfsm.control import client
 
@@ -116,7 +116,7 @@ def test_who_waits_is_released_by_closing(qemu: str) -> None:
     with program(doing("wait()")) as ran:
         ran.said()
         guest = ran.find()
-        os.kill(ran.pid, signal.SIGSTOP)
+        stand_still(ran.pid)
         asking = InThread(guest.snapshot, timeout=None)
         until(lambda: guest._channel is not None)
         guest.close()

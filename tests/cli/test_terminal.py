@@ -1,8 +1,14 @@
 """What there is for terminals: following what a guest does to one, keys, and a backlog without a bound."""
 
 import os
+import queue
 import random
+import select
 import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -104,6 +110,70 @@ def test_two_sigterms_at_once_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
             pass
         with found.raising():
             pass
+
+
+never = threading.Lock()
+never.acquire()
+WAYS_TO_WAIT: dict[str, Callable[[int], object]] = {
+    "read": lambda fd: os.read(fd, 1),
+    "select": lambda fd: select.select([fd], [], []),
+    "lock": lambda fd: never.acquire(),
+    "queue": lambda fd: queue.SimpleQueue[None]().get(),
+    "sleep": lambda fd: time.sleep(10 * LIMIT),
+}
+
+
+def is_asleep(thread: int) -> bool:
+    """In the kernel, by itself."""
+    return Path(f"/proc/self/task/{thread}/stat").read_text().rpartition(") ")[2][0] == "S"
+
+
+@pytest.mark.parametrize("way", WAYS_TO_WAIT)
+@pytest.mark.parametrize("why", ["SIGINT", "SIGTERM", "SIGHUP", "asked"])
+def test_a_signal_that_wakes_nobody_is_heard(way: str, why: str) -> None:
+    """As one that comes just before the wait begins: it is another thread that is interrupted."""
+    read, write = os.pipe()
+    main = threading.get_native_id()
+
+    def send() -> None:
+        until(lambda: is_asleep(main))
+        if why == "asked":
+            found._asked.append(why)
+        number = signal.SIGUSR1 if why == "asked" else signal.Signals[why]
+        signal.pthread_kill(threading.get_ident(), number)
+        if not heard.wait(LIMIT):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    heard = threading.Event()
+
+    def wait() -> None:
+        with found.raising():
+            sending.start()
+            WAYS_TO_WAIT[way](read)
+
+    with interrupts.Interrupts() as found:
+        sending = threading.Thread(target=send)
+        with pytest.raises(interrupts.Interrupted, match=why):
+            wait()
+        assert sending.is_alive(), "it was heard at last, since it was said again"
+        heard.set()
+        sending.join()
+        with found.raising():  # that was all
+            pass
+    os.close(read)
+    os.close(write)
+
+
+def test_it_leaves_nothing_behind() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    for _ in range(20):
+        with interrupts.Interrupts() as found:
+            found.interrupt("now")
+            with pytest.raises(interrupts.Interrupted, match="now"), found.raising():
+                pass
+    assert signal.set_wakeup_fd(-1) == -1
+    found.interrupt("too late")
+    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
 
 
 def test_a_backlog_gives_back_what_it_got_in_its_order() -> None:

@@ -18,7 +18,6 @@ from .machines import EXITS, complete, find
 from .output import age, colors, duration, one_line
 from .ps import COLORS
 from .terminal.departure import broken_pipe
-from .terminal.interrupts import unwinding
 
 _OVER = frozenset({"configured", "stopped", "failed"})
 _SHARE = 3
@@ -50,13 +49,11 @@ def watch(name: str, every: float, timeout: float, as_json: bool) -> None:
     On a terminal: state, waits, timeline and consoles, anew twice a second. Elsewhere, and with --json, the
     records of its timeline. It ends when the machine does, and asks nothing of QEMU.
     """
-    with find(name) as machine:
+    with find(name) as machine, broken_pipe(1):
         if as_json or not os.isatty(1):
-            with broken_pipe(1):
-                _follow(machine, timeout, as_json=as_json)
+            _follow(machine, timeout, as_json=as_json)
         else:
-            with unwinding():
-                _look(machine, every, timeout)
+            _look(machine, every, timeout)
 
 
 def _follow(machine: Client, timeout: float, *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import select
 import signal
 import termios
 import threading
@@ -33,83 +34,91 @@ class Interrupts:
     """Inside of the `with` block, signals and `interrupt` raise `Interrupted`, in `raising` only.
 
     One that comes elsewhere is raised by the next `raising`. For the main thread.
+
+    Signals come through a pipe, which the main thread reads whenever it is woken by one; and as long as there
+    is something to read, a thread wakes it. For one that comes just before a wait begins, or in another
+    thread, does not end the wait: Python looks for signals before it begins to wait, and when the wait is
+    interrupted (library/signal, `set_wakeup_fd`).
     """
 
     def __init__(self) -> None:
-        self._raising = False
+        self._raising = self._looking = False
         self._asked: list[str] = []
         self._before: dict[int, Any] = {}
         self._terminated = -math.inf
-        self._unheard = False
-        self._pipe = (-1, -1)
-        self._fd_before = -1
 
     def __enter__(self) -> Self:
+        self._signals, self._wakeup = os.pipe()
+        os.set_blocking(self._signals, False)
+        os.set_blocking(self._wakeup, False)
+        self._wakeup_before = signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
         for number in (*_SIGNALS, _OURS):
             # What ignores SIGHUP, as nohup(1) has it, goes on doing that.
             if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._handle)
-        self._pipe = os.pipe()
-        os.set_blocking(self._pipe[1], False)
-        self._fd_before = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-        self._thread = threading.Thread(target=self._insist, args=(self._pipe[0],), daemon=True)
+                self._before[number] = signal.signal(number, self._look)
+        self._thread = threading.Thread(target=self._insist, name="vmfsm-signals", daemon=True)
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        signal.set_wakeup_fd(self._fd_before)
-        os.close(self._pipe[1])  # which ends the thread
+        signal.set_wakeup_fd(self._wakeup_before)
+        os.close(self._wakeup)  # which ends the thread
         self._thread.join()
         for number, handler in self._before.items():
             # `interrupt` may be called yet, by a thread: that is nothing to die of.
             signal.signal(number, _nothing if number == _OURS else handler)
+        os.close(self._signals)
 
     def interrupt(self, why: str) -> None:
         """Interrupt the main thread. From any thread."""
         self._asked.append(why)
-        signal.pthread_kill(threading.main_thread().ident or 0, _OURS)
-
-    def _insist(self, fd: int) -> None:
-        """Wake the main thread until it has heard of a signal.
-
-        One that comes just before it blocks wakes it no more: Python looks for signals before it begins to
-        wait, and when the wait is interrupted (library/signal, `set_wakeup_fd`).
-        """
-        with open(fd, "rb", buffering=0) as signals:
-            while numbers := signals.read(64):
-                self._unheard = any(number in _SIGNALS for number in numbers)
-                while self._unheard:
-                    signal.pthread_kill(threading.main_thread().ident or 0, _OURS)
-                    time.sleep(_AGAIN)
+        _wake_main_thread()
 
     @contextlib.contextmanager
     def raising(self) -> Iterator[None]:
         """A piece of the program that may be interrupted anywhere."""
         self._raising = True
         try:
-            self._raise()
+            self._look()
             yield
         finally:
             self._raising = False
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if number == _OURS:
-            self._unheard = False
+    def _look(self, number: int = 0, frame: FrameType | None = None) -> None:
+        """In the main thread: hear what came, and raise it where that may be."""
+        if self._looking:
+            return  # what came is read, or the thread wakes this one again
+        self._looking = True
+        with contextlib.suppress(BlockingIOError):
+            while numbers := os.read(self._signals, 4096):
+                for one in numbers:
+                    self._note(one)
+        self._looking = False
+        if self._raising and self._asked:
+            self._raising = False
+            raise Interrupted(self._asked.pop(0))
+
+    def _note(self, number: int) -> None:
         if number == signal.SIGTERM:
             before, self._terminated = self._terminated, time.monotonic()
             if self._terminated - before < _SAME:
                 return
-        if number != _OURS:
+        if number in self._before and number != _OURS:
             self._asked.append(signal.Signals(number).name)
-        if self._raising:
-            self._raise()
 
-    def _raise(self) -> None:
-        if self._asked:
-            self._raising = False
-            raise Interrupted(self._asked.pop(0))
+    def _insist(self) -> None:
+        """In its thread: until the other end of the pipe is closed."""
+        poll = select.poll()
+        poll.register(self._signals, select.POLLIN)
+        while not poll.poll()[0][1] & select.POLLHUP:
+            _wake_main_thread()
+            time.sleep(_AGAIN)
+
+
+def _wake_main_thread() -> None:
+    signal.pthread_kill(threading.main_thread().ident or 0, _OURS)
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:

@@ -1,13 +1,12 @@
 """`vmfsm report`: what happened, as a page to look at, as text, or for programs."""
 
-import importlib
 import os
 from typing import Any
 
 import click
 
 from .command import command
-from .output import one_line, print_json, progress
+from .output import colors, one_line, print_json, progress, terminal_width
 from .status import Failure
 
 
@@ -19,7 +18,7 @@ from .status import Failure
         ("vmfsm report recordings -o report.html", "of all recordings in a directory"),
         ("vmfsm report good.jsonl bad.jsonl --compare -o both.html", "two runs: which step took longer"),
         ("vmfsm report failed.jsonl --text", "in short, for terminals and logs"),
-        ("vmfsm report recordings --junit report.xml", "for CI pages: what it says of each machine"),
+        ("vmfsm report recordings --junit junit.xml", "for CI pages: the cause, at each test"),
     ),
 )
 @click.argument(
@@ -37,7 +36,7 @@ from .status import Failure
     "--junit",
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    help="Write JUnit XML with the causes as properties; the page only with -o, then.",
+    help="Add causes to the test cases of this JUnit XML, or make one; the page only with -o, then.",
 )
 @click.option("--compare", is_flag=True, help="Compare two recordings: what took how long in each.")
 def report(
@@ -66,21 +65,38 @@ def report(
     with progress("reading recordings"):
         data = reports.data(sources, compare=compare, page=path)
     if junit is not None:
-        _write(junit, _made_by("junit", data))
+        _add_to_junit(junit, data, path)
     if path is not None:
         with progress("making the page"):
-            _write(path, _made_by("rendering", data))
+            _write(path, _page(data))
     if as_json:
         print_json(data)
     elif as_text:
-        click.echo(_made_by("text", data), nl=False)
+        _print(data)
     else:
         for written in filter(None, (path, junit)):
             click.echo(one_line(written))
 
 
-def _made_by(module: str, data: dict[str, Any]) -> str:
-    return str(importlib.import_module(f"vmfsm.report.{module}").render(data))
+def _page(data: dict[str, Any]) -> str:
+    from vmfsm.report.rendering import render
+
+    return render(data)
+
+
+def _print(data: dict[str, Any]) -> None:
+    from vmfsm.report.text import render
+
+    click.echo(render(data, width=terminal_width(), colour=True), color=colors())
+
+
+def _add_to_junit(path: str, data: dict[str, Any], page: str | None) -> None:
+    from vmfsm.report import junit
+
+    left = junit.add(path, data, page=page)
+    if left:
+        names = ", ".join(map(one_line, left[:5])) + (", ..." if len(left) > 5 else "")
+        click.echo(f"vmfsm report: {one_line(path)} does not have the tests of {names}", err=True)
 
 
 def _check_directory(path: str) -> None:

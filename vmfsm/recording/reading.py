@@ -252,7 +252,7 @@ def _parsed(line: bytes) -> object:
 
 
 def _record(value: object) -> Record | None:
-    if isinstance(value, dict):
+    if type(value) is dict:
         at, kind, data = value.get("at"), value.get("kind"), value.get("data")
         if type(kind) is str and type(data) is dict and _is_time(at):
             return Record(kind, at, data)  # type: ignore[arg-type]

@@ -51,7 +51,11 @@ class Lane:
         """Something begins that `end` tells of again, by `key`."""
         if self._open_count < _MOST_OPEN:
             self._open_count += 1
-            self._open.setdefault(key, []).append(item)
+            begun = self._open.get(key)
+            if begun is None:
+                self._open[key] = [item]
+            else:
+                begun.append(item)
         else:
             self.add(item._replace(end=item.at))
 

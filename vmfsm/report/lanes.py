@@ -1,16 +1,21 @@
 """The records of one launch, laid on lanes."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from vmfsm.jsonable import JSON
 from vmfsm.timeline import Record
 
 from .comparing import Spent
 from .items import Item, Lane
-from .logs import Log, Writing
+from .logs import Line, Log, Writing, told
+from .monitor import Conversation, Monitor
 from .values import detail, number, text
 
+_ITEMS = 2_400
+"""On a lane."""
+_LOGS = 1_200_000
+"""Bytes of JSON, for each of the logs."""
 _MOST_CONSOLES = 20
 _MOST_MARKS = 20
 _MOST_SPENT = 5_000
@@ -20,18 +25,6 @@ _STATES = {
     "quitting": "warn",
     "stopped": "neutral",
     "failed": "bad",
-}
-_EVENTS = {
-    "GUEST_PANICKED": "bad",
-    "MEMORY_FAILURE": "bad",
-    "BLOCK_IO_ERROR": "bad",
-    "WATCHDOG": "bad",
-    "GUEST_CRASHLOADED": "bad",
-    "RESET": "warn",
-    "STOP": "warn",
-    "SHUTDOWN": "warn",
-    "POWERDOWN": "warn",
-    "RESUME": "good",
 }
 _ORDER = (
     "state",
@@ -50,28 +43,26 @@ _ORDER = (
 """Above consoles, QEMU's output, and what is of plugins."""
 
 
-class Limits(NamedTuple):
-    """For one machine, so that all together stay within what a browser opens at once."""
-
-    items: int
-    """On a lane."""
-    log: int
-    """Bytes of JSON, of a log."""
-
-
 class Lanes:
     """Those of one machine, filled record by record, in bounded memory.
 
     Records may be anybody's: whatever is in one that is not as documented is left out, or shown as it is.
 
+    :param share: of what a browser opens at once, for this machine.
     :param beside: makes a file for the whole text of a log, by the log's name.
+    :param file: the recording, as the page may refer to it.
     """
 
-    def __init__(self, limits: Limits, beside: Callable[[str], Writing | None]) -> None:
-        self._limits = limits
+    def __init__(self, share: float, beside: Callable[[str], Writing | None], file: str | None) -> None:
+        self._most = max(int(_ITEMS * share), 40)
+        self._bytes = max(int(_LOGS * share), 20_000)
         self._beside = beside
         self._lanes: dict[str, Lane] = {}
-        self.logs: dict[str, Log] = {}
+        conversation = Conversation(share, file)
+        self._logs: dict[str, Log | Conversation] = {"qmp": conversation}
+        monitor = Monitor(
+            self._lane("qmp", "Monitor (QMP)"), self._lane("events", "Events", "points"), conversation
+        )
         self._consoles: dict[str, Log] = {}
         self.spent: list[Spent] = []
         """The first so many steps, hooks, waits and states that are over, or were at the end."""
@@ -101,9 +92,10 @@ class Lanes:
             "exit": self._on_exit,
             "verdict": self._on_verdict,
             "failure": self._on_failure,
-            "qmp-command": self._on_command,
-            "qmp-reply": self._on_reply,
-            "qmp-event": self._on_event,
+            "qmp-greeting": self._on_process("the monitor is connected", "good"),
+            "qmp-command": monitor.command,
+            "qmp-reply": monitor.reply,
+            "qmp-event": monitor.event,
             "console": self._on_console,
             "output": self._on_output,
             "migration": self._on_migration,
@@ -130,34 +122,36 @@ class Lanes:
         for kind, key in (("step", "steps"), ("hook", "hooks"), ("wait", "waits")):
             for item in self._lanes[key].open if key in self._lanes else ():
                 self._over(kind, item, end)
-        for log in self.logs.values():
+        for log in self._logs.values():
             log.close()
 
     def told(self, begin: float) -> tuple[list[JSON], list[JSON]]:
         """Lanes and logs as the data has them, after `close`; in seconds since `begin`."""
         logs: list[JSON] = []
+        of_text: list[JSON] = []
         places: dict[str, dict[int, int]] = {}
-        for key, log in self.logs.items():
+        for key, log in self._logs.items():
+            if not log.total:
+                continue
             kept = log.kept()
             places[key] = {line.number: place for place, line in enumerate(kept)}
-            title = "QEMU's output" if key == "output" else "Monitor (QMP)" if key == "qmp" else key
-            title = f"Console {key.removeprefix('console:')}" if key.startswith("console:") else title
-            logs.append({"id": key, "title": title, **log.told(kept, begin)})
-        lanes: list[JSON] = [
-            self._lanes[key].told(begin, places.get(_log_of(key), {}).get)
-            for key in sorted(self._lanes, key=_place)
+            title = _title(key)
+            logs.append({"id": key, "title": title, **told(kept, log.total, begin), "file": log.file})
+            if isinstance(log, Log):
+                of_text.append(_text_lane(key, title, log, begin, kept, self._most))
+        lanes = [
+            lane.told(begin, places.get("qmp", {}).get)
+            for lane in sorted(self._lanes.values(), key=_place)
+            if lane.total
         ]
-        for key, log in self.logs.items():
-            if key != "qmp":
-                lanes.append(_text_lane(key, log, begin, places[key], self._limits.items))
-        return lanes, logs
+        return [*lanes, *of_text], logs
 
     # -- lanes and logs -------------------------------------------------------------------------------------
 
     def _lane(self, key: str, title: str, shape: str = "spans") -> Lane:
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = Lane(key, title, shape, self._limits.items)
+            lane = self._lanes[key] = Lane(key, title, shape, self._most)
         return lane
 
     def _over(self, kind: str, item: Item, end: float) -> None:
@@ -165,9 +159,9 @@ class Lanes:
             self.spent.append(Spent(kind, item.label, item.at, max(end - item.at, 0.0)))
 
     def _log(self, key: str) -> Log:
-        log = self.logs.get(key)
-        if log is None:
-            log = self.logs[key] = Log(self._limits.log, lambda: self._beside(key))
+        log = self._logs.get(key)
+        if not isinstance(log, Log):
+            log = self._logs[key] = Log(self._bytes, lambda: self._beside(key))
         return log
 
     def _mark(self) -> None:
@@ -176,7 +170,7 @@ class Lanes:
         if self._marks <= _MOST_MARKS:
             for lane in self._lanes.values():
                 lane.mark()
-            for log in self.logs.values():
+            for log in self._logs.values():
                 log.mark()
 
     # -- the machine ----------------------------------------------------------------------------------------
@@ -296,41 +290,6 @@ class Lanes:
         self._lane("verdicts", "Verdicts", "points").add(item, matters=True)
         self._mark()
 
-    # -- the monitor ----------------------------------------------------------------------------------------
-
-    def _on_command(self, at: float, data: Mapping[str, Any]) -> None:
-        name = text(data.get("command"), 80)
-        given = data.get("values") or data.get("arguments")
-        arguments = text(given) if given else ""
-        log = self._log("qmp")
-        told: dict[str, JSON] | None = {"arguments": arguments} if arguments else None
-        item = Item(at, name, "busy", told, None, False, log.total)
-        self._lane("qmp", "Monitor (QMP)").begin(_plain(data.get("id")), item)
-        log.line(at, _one_line(f"→ {name} {arguments}" if arguments else f"→ {name}"))
-
-    def _on_reply(self, at: float, data: Mapping[str, Any]) -> None:
-        lane, log = self._lane("qmp", "Monitor (QMP)"), self._log("qmp")
-        name, error, returned = text(data.get("command"), 80), data.get("error"), data.get("return")
-        _, label, _, told, *_, line = lane.end(_plain(data.get("id"))) or Item(at, name, line=log.total)
-        said = f": {text(error)}" if error else f" {text(returned, 1000)}" if returned is not None else ""
-        if said:
-            told = {**(told or {}), "error" if error else "return": text(error or returned)}
-        began = _began(at, data)
-        tone = "bad" if error else "neutral"
-        lane.add(Item(began, label, tone, told, at, False, line), matters=bool(error))
-        log.line(at, _one_line(f"← {name} ({1000 * (at - began):.1f} ms){said}"), "bad" if error else None)
-
-    def _on_event(self, at: float, data: Mapping[str, Any]) -> None:
-        name = text(data.get("event"), 80)
-        tone = _EVENTS.get(name, "neutral")
-        log = self._log("qmp")
-        of_it = data.get("data")
-        said = text(of_it) if of_it else ""
-        told: dict[str, JSON] | None = {"data": said} if said else None
-        item = Item(at, name, tone, told, is_point=True, line=log.total)
-        self._lane("events", "Events", "points").add(item)
-        log.line(at, _one_line(f"* {name} {said}" if said else f"* {name}"), tone)
-
     # -- what is said ---------------------------------------------------------------------------------------
 
     def _on_console(self, at: float, data: Mapping[str, Any]) -> None:
@@ -368,10 +327,8 @@ class Lanes:
         self._lane("other", "Other records", "points").add(item, matters=is_loss)
 
 
-def _text_lane(key: str, log: Log, begin: float, places: Mapping[int, int], most: int) -> JSON:
+def _text_lane(key: str, title: str, log: Log, begin: float, kept: list[Line], most: int) -> JSON:
     """Where something was said: its density, and some of the lines."""
-    kept = log.kept()
-    chosen = kept[:: len(kept) // (most // 4) + 1]
     items: list[JSON] = [
         {
             "t": round(line.at - begin, 6),
@@ -379,11 +336,10 @@ def _text_lane(key: str, log: Log, begin: float, places: Mapping[int, int], most
             "tone": "neutral",
             "row": 0,
             "detail": {},
-            "line": places[line.number],
+            "line": place,
         }
-        for line in chosen
+        for place, line in list(enumerate(kept))[:: len(kept) // (most // 4) + 1]
     ]
-    title = "QEMU's output" if key == "output" else f"Console {key.removeprefix('console:')}"
     return {
         "id": key,
         "title": title,
@@ -395,12 +351,15 @@ def _text_lane(key: str, log: Log, begin: float, places: Mapping[int, int], most
     }
 
 
-def _place(key: str) -> int:
-    return _ORDER.index(key) if key in _ORDER else len(_ORDER)
+def _title(key: str) -> str:
+    """Of a log."""
+    if key.startswith("console:"):
+        return f"Console {key.removeprefix('console:')}"
+    return "Monitor (QMP)" if key == "qmp" else "QEMU's output"
 
 
-def _log_of(lane: str) -> str:
-    return "qmp" if lane in {"qmp", "events"} else lane
+def _place(lane: Lane) -> int:
+    return _ORDER.index(lane.key) if lane.key in _ORDER else len(_ORDER)
 
 
 def _key(data: Mapping[str, Any], *names: str) -> object:
@@ -419,7 +378,3 @@ def _hook(data: Mapping[str, Any]) -> str:
 def _began(at: float, data: Mapping[str, Any]) -> float:
     """Of what is over, and of whose begin there is no record."""
     return at - max(number(data.get("seconds")) or 0.0, 0.0)
-
-
-def _one_line(said: str) -> str:
-    return said if said.isprintable() else said.replace("\n", "\\n").replace("\r", "\\r")

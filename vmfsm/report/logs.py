@@ -1,7 +1,7 @@
 """What was said, line by line: on a console, by QEMU, at the monitor."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from json.encoder import encode_basestring_ascii as _encoded
 from typing import NamedTuple, Protocol
 
@@ -39,6 +39,26 @@ class Line(NamedTuple):
     tone: str | None
 
 
+def told(kept: Sequence[Line], total: int, begin: float) -> dict[str, JSON]:
+    """As the data has it, in seconds since `begin`.
+
+    :param kept: what is left of so many.
+    """
+    lines: list[JSON] = []
+    gaps: list[JSON] = []
+    expected = 0
+    for line in kept:
+        if line.number > expected:
+            gaps.append({"before": len(lines), "lines": line.number - expected})
+        expected = line.number + 1
+        said = shortened(line.text.removesuffix("\r"), LONGEST)
+        one: list[JSON] = [round(line.at - begin, 6), said]
+        lines.append(one if line.tone is None else [*one, line.tone])
+    if total > expected:
+        gaps.append({"before": len(lines), "lines": total - expected})
+    return {"lines": lines, "total": total, "gaps": gaps}
+
+
 class _Lines(NamedTuple):
     """Some that came at once."""
 
@@ -47,13 +67,12 @@ class _Lines(NamedTuple):
     began: float
     at: float
     texts: list[str]
-    tone: str | None
     size: int
 
     def each(self) -> Iterator[Line]:
         at = self.began
         for number, text in enumerate(self.texts, self.number):
-            yield Line(number, at, text, self.tone)
+            yield Line(number, at, text, None)
             at = self.at
 
 
@@ -82,19 +101,15 @@ class Log:
         self._rest_at = 0.0
         self._rest_left_out = 0
 
-    def line(self, at: float, said: str, tone: str | None = None) -> None:
-        """A whole line, which has no line ends in it; not for a log that is fed otherwise, too."""
-        size = len(said) + _OF_A_LINE
-        if self._is_whole and size > self._room_last:
-            self._have_it_elsewhere()
-        if self._file is not None:
-            self._file.write(f"{said}\n")
-        self._add(_Lines(self.total, at, at, [said], tone, size))
-
-    def feed(self, at: float, said: str, tone: str | None = None) -> None:
+    def feed(self, at: float, said: str) -> None:
         """What came next: a part of a line, or many lines."""
         for start in range(0, len(said), _PIECE):
-            self._feed(at, said[start : start + _PIECE], tone)
+            self._feed(at, said[start : start + _PIECE])
+
+    @property
+    def file(self) -> str | None:
+        """The one that has all of it, where there is one."""
+        return None if self._file is None else self._file.name
 
     def mark(self) -> None:
         """What is near the line that came last is to be kept."""
@@ -112,7 +127,7 @@ class Log:
     def close(self) -> None:
         """Nothing more is expected: what has no end is a line as well."""
         if self._rest:
-            self._add(_Lines(self.total, self._rest_at, self._rest_at, [self._ended("")], None, 0))
+            self._add(_Lines(self.total, self._rest_at, self._rest_at, [self._ended("")], 0))
             self._rest = ""
 
     def kept(self) -> list[Line]:
@@ -122,24 +137,7 @@ class Log:
             found.update((line.number, line) for line in lines.each())
         return [found[number] for number in sorted(found)]
 
-    def told(self, kept: list[Line], begin: float) -> dict[str, JSON]:
-        """As the data has it, in seconds since `begin`; `kept`: what is shown of it."""
-        lines: list[JSON] = []
-        gaps: list[JSON] = []
-        expected = 0
-        for line in kept:
-            if line.number > expected:
-                gaps.append({"before": len(lines), "lines": line.number - expected})
-            expected = line.number + 1
-            said = line.text.removesuffix("\r")
-            one: list[JSON] = [round(line.at - begin, 6), shortened(said, LONGEST)]
-            lines.append(one if line.tone is None else [*one, line.tone])
-        if self.total > expected:
-            gaps.append({"before": len(lines), "lines": self.total - expected})
-        file = None if self._file is None else self._file.name
-        return {"lines": lines, "total": self.total, "gaps": gaps, "file": file}
-
-    def _feed(self, at: float, said: str, tone: str | None) -> None:
+    def _feed(self, at: float, said: str) -> None:
         texts = said.split("\n")
         rest = texts.pop()
         size = len(_encoded(said)) + _OF_A_LINE * len(texts)
@@ -156,7 +154,7 @@ class Log:
             self._rest = rest
             self._rest_at = at
             self.density.add(at, len(texts))
-            self._add(_Lines(self.total, began, at, texts, tone, size))
+            self._add(_Lines(self.total, began, at, texts, size))
         else:
             self._rest_at = self._rest_at if self._rest else at
             self._rest += rest

@@ -10,7 +10,7 @@ from vmfsm.reports import describe_exit
 
 from .beside import Beside
 from .facts import facts
-from .lanes import Lanes, Limits
+from .lanes import Lanes
 from .logs import Writing
 from .sources import Source
 from .values import number, text
@@ -30,19 +30,22 @@ class Launch(NamedTuple):
     diagnosis: Diagnosis
 
 
-def read(source: Source, limits: Limits, beside: Callable[[str], Writing | None]) -> Launch:
+def read(source: Source, share: float, beside: Callable[[str], Writing | None], file: str | None) -> Launch:
     """Read all of it, once.
 
+    :param share: of what a page may have, for this one.
     :param beside: makes a file for the whole text of a log, by the log's name.
+    :param file: the recording, as the page may refer to it.
     :raises OSError: when it can't be read.
     """
     recording = source.recording
-    picture, lanes, diagnostician = Picture(recording.header), Lanes(limits, beside), Diagnostician()
+    picture, lanes, diagnostician = Picture(recording.header), Lanes(share, beside, file), Diagnostician()
     begin, end = float("inf"), float("-inf")
+    tell_picture, lay, tell_diagnostician = picture.add, lanes.add, diagnostician.add
     for record in recording.records():
-        picture.add(record)
-        lanes.add(record)
-        diagnostician.add(record)
+        tell_picture(record)
+        lay(record)
+        tell_diagnostician(record)
         at = record.at
         begin = min(begin, at)
         end = max(end, at)

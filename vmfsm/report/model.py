@@ -10,15 +10,12 @@ from vmfsm.jsonable import JSON
 
 from . import clocks, comparing, machine
 from .beside import Beside
-from .lanes import Limits
 from .machine import Launch
 from .sources import Source, find
 from .values import text
 
 VERSION = 1
 """Of the fields (`docs/report.md`): another one when a field changes its meaning or goes."""
-_ITEMS = 2_400
-_LOG = 1_200_000
 _IN_A_TITLE = 5
 
 
@@ -42,10 +39,14 @@ def data(
         found.sort(key=_wall)
     elif len(found) != 2:
         raise ConfigError(f"two recordings can be compared, not {len(found)}", field="compare")
-    limits = Limits(max(_ITEMS // len(found), 40), max(_LOG // len(found), 20_000))
     with Beside(page) as beside:
         launches = [
-            machine.read(source, limits, functools.partial(beside.file, f"m{number}"))
+            machine.read(
+                source,
+                1 / len(found),
+                functools.partial(beside.file, f"m{number}"),
+                beside.relative(source.recording.files[0]) if page is not None else None,
+            )
             for number, source in enumerate(found)
         ]
         zeros = [launch.begin for launch in launches] if compare else _common_zero(launches)

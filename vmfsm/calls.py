@@ -202,7 +202,13 @@ class Calls:
             self._waits.remove(wait)
 
     async def run_in_loop(
-        self, coroutine: Coroutine[Any, Any, object], deadline: Deadline, operation: str, *, of_guest: bool
+        self,
+        coroutine: Coroutine[Any, Any, object],
+        deadline: Deadline,
+        operation: str,
+        *,
+        of_guest: bool,
+        needs_qemu: bool = True,
     ) -> Outcome:
         """The same for a coroutine, on the I/O thread or in any other asyncio loop."""
         loop = asyncio.get_running_loop()
@@ -226,7 +232,7 @@ class Calls:
             wait,
             deliver if inside else deliver_from_io_thread,
             of_guest=of_guest and not is_onlooker(),
-            needs_qemu=True,
+            needs_qemu=needs_qemu,
             at_once=inside,
         )
         try:

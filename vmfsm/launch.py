@@ -276,6 +276,12 @@ class Launch:
         starting = self._companions.starting
         return "" if starting is None else f": {starting}"
 
+    async def tell_ended_again(self, deadline: Deadline) -> None:
+        """Run the hook `ended` once more: more is known of how it went."""
+        await self.until_ended()
+        self._runner.caller = None
+        await self._hooks.clean_up("ended", deadline)
+
     async def until_ended(self) -> None:
         if not self._ended.done():
             await asyncio.wait({self._ended})
@@ -344,6 +350,7 @@ class Launch:
         await self._end()
         self._tell_waits_over()
         await self._observers_told()
+        self.errors += await self._hooks.clean_up("ended", self._end_deadline or self._unasked())
         self._release()
 
     def _tell_waits_over(self) -> None:

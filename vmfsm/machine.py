@@ -430,9 +430,7 @@ class Machine:
         __tracebackhide__ = True
         deadline = self.deadline(timeout)
         self._refuse_in_child("wait")
-        launch = self._launch
-        if launch is None:
-            raise self._refused("wait")
+        launch = self._launched("wait")
         self._io("wait")
         result = launch.calls.run_in_thread(
             launch.until_ended(), deadline, "wait", of_guest=True, needs_qemu=False, at_once=False
@@ -458,6 +456,7 @@ class Machine:
                 if error is not None:
                     if is_failure(error):
                         self._note_failure(describe(error), by="with")
+                        serving.tell_ended_again(self)
                     holding.hold_failure(self, error)
             finally:
                 self._holds.release(*self._holds.kept_in(threading.get_ident()))  # what else would?
@@ -465,10 +464,20 @@ class Machine:
         except VMError as trouble:
             if error is None:
                 raise
+            self._add_bundle(error)
             error.add_note(f"and with machine {self.name}: {describe(trouble)}")
             for note in getattr(trouble, "__notes__", ()):
                 if note not in error.__notes__:  # both may show what was seen last
                     error.add_note(note)
+
+        else:
+            if error is not None:
+                self._add_bundle(error)
+
+    def _add_bundle(self, error: BaseException) -> None:
+        path = getattr(self._plugins.get("bundle"), "path", None)
+        if path is not None:
+            error.add_note(f"{self.name}: bundle: {path}")
 
     # -- holding it ------------------------------------------------------------------------------------------
 
@@ -632,6 +641,66 @@ class Machine:
         if self._launch is not None:
             await self._launch.until_ended()
 
+    def bundle(
+        self,
+        directory: "str | os.PathLike[str] | None" = None,
+        *,
+        memory: bool = False,
+        timeout: float = 10,
+    ) -> str:
+        """Put all that can be had of the machine into a new directory; its path. See `docs/bundle.md`.
+
+        From the first launch on, in any state; what can't be had is named in it, with the reason. The files
+        are written by this process, and are for its user alone.
+
+        :param directory: where it is made; that of the plugin's option without it, else the current one.
+        :param memory: with the guest's memory.
+        :param timeout: seconds for all of it; no hold stops them. What is not there by then is left out.
+        :raises OSError: when no directory can be made, or its file system does not answer.
+        :raises ConfigError: for what is wrong with a parameter, and where the plugin is not loaded.
+        :raises MachineTimeout: when the I/O thread is held up.
+        :raises TransitionError: before the first launch, on the I/O thread, in a forked child.
+        """
+        __tracebackhide__ = True
+        deadline = Deadline(timeout)
+        self._io("bundle", in_hooks=True)
+        launch = self._launched("bundle")
+        result = launch.calls.run_in_thread(
+            self.plugin("bundle").make(self, directory, memory=memory, timeout=timeout),
+            deadline,
+            "bundle",
+            of_guest=False,
+            needs_qemu=False,
+            at_once=False,
+        )
+        try:
+            self._raise(result.error)
+            return cast(str, result.value)
+        finally:
+            del result  # see `_raise`
+
+    async def abundle(
+        self,
+        directory: "str | os.PathLike[str] | None" = None,
+        *,
+        memory: bool = False,
+        timeout: float = 10,
+    ) -> str:
+        """`bundle` for coroutines: to be awaited on the I/O thread or in any other asyncio loop."""
+        __tracebackhide__ = True
+        deadline = Deadline(timeout)
+        self._refuse_in_child("bundle")
+        launch = self._launched("bundle")
+        coroutine = self.plugin("bundle").make(self, directory, memory=memory, timeout=timeout)
+        result = await launch.calls.run_in_loop(
+            coroutine, deadline, "bundle", of_guest=False, needs_qemu=False
+        )
+        try:
+            self._raise(result.error)
+            return cast(str, result.value)
+        finally:
+            del result  # see `_raise`
+
     def evidence(self) -> Evidence:
         """The last of what plugins have seen in this launch, without the machine's secrets. Never waits."""
         return evidence.collect(self._launch.plan if self._launch else None, self._secrets)
@@ -757,6 +826,11 @@ class Machine:
             machine=self.name,
             state=self.state,
         )
+
+    def _launched(self, operation: str) -> Launch:
+        if self._launch is None:
+            raise self._refused(operation)
+        return self._launch
 
     def _running(self, operation: str) -> Launch:
         launch = self._launch

@@ -4,7 +4,7 @@ import functools
 import queue
 from typing import TYPE_CHECKING
 
-from .caller import GRACE, Caller, insist
+from .caller import GRACE, Caller, in_hook_of, insist
 from .deadline import Deadline
 from .errors import MachineTimeout, VMError
 from .holding import await_unkept
@@ -43,6 +43,23 @@ def serve(machine: "Machine", caller: Caller, deadline: Deadline, operation: str
         raise error from None
     finally:
         machine._waits.remove(caller.wait)
+
+
+def tell_ended_again(machine: "Machine") -> None:
+    """The last launch counts as failed, as is known only now: tell plugins, if it had ended."""
+    launch = machine._launch
+    if launch is None or launch.final is None or not machine._plugins.implementations("ended"):
+        return
+    deadline = Deadline(UNASKED_CLEANUP)
+    if not launch.io.inside() and not in_hook_of(machine):
+        launch.calls.run_in_thread(
+            launch.tell_ended_again(deadline),
+            deadline,
+            "ended",
+            of_guest=False,
+            needs_qemu=False,
+            at_once=False,
+        )
 
 
 def end(

@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from vmfsm import Action, Deadline, Machine, Verdict
 from vmfsm_plugins.blocking import in_thread
+from vmfsm_plugins.guest_memory import dump
 
 _ENDED = "QEMU has ended"
 _REMOVAL = 1.0
@@ -70,19 +70,9 @@ class Dump:
             self._settled(verdict, verdict._replace(what=what), action)
 
     async def _dump(self) -> dict[str, object]:
-        """By `dump-guest-memory` (QMP reference), detached, so that the monitor goes on.
-
-        QEMU stops the guest for it, and has it go on afterwards if it ran. What is at that path already goes
-        first: QEMU makes its file read-only, so that it could not be written again (but by root), and would
-        follow a link.
+        """What is at that path already goes first: QEMU makes its file read-only, so that it could not be
+        written again (but by root), and would follow a link.
         """
-        completed: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
-
-        def hear(event: Mapping[str, Any]) -> None:
-            if event["event"] == "DUMP_COMPLETED" and not completed.done():
-                completed.set_result(event.get("data", {}))
-
-        arguments = {"paging": False, "protocol": f"file:{self._path}", "detach": True}
         limit = self._machine.deadline(self._timeout)
         try:
             await self._make_way(limit)
@@ -92,21 +82,13 @@ class Dump:
             return {"dump_error": f"{self._path} is there and can't be removed: {error.strerror}"}
         limit = self._machine.deadline(self._timeout)
         try:
-            unsubscribe = self._machine.qmp.subscribe(hear)
-            try:
-                async with limit.limit():
-                    await self._machine.qmp.aio.execute("dump-guest-memory", arguments, timeout=None)
-                    data = await completed
-            finally:
-                unsubscribe()
+            async with limit.limit():
+                await dump(self._machine, self._path)
         except TimeoutError:
             return {"dump_error": f"not done after {limit.timeout:g} s: {self._path} is not whole"}
         except Exception as error:  # noqa: BLE001 - no monitor, or it refuses; and the verdict is to be told
             await self._remove()
             return {"dump_error": str(error) or type(error).__name__}
-        if data.get("result", {}).get("status") != "completed":
-            await self._remove()
-            return {"dump_error": str(data.get("error", "QEMU failed"))}
         return {"dump": self._path}
 
     async def _make_way(self, limit: Deadline) -> None:

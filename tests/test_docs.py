@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from vmfsm_plugins.bundle import Bundles
 from vmfsm_plugins.console import Console, Consoles
 from vmfsm_plugins.console.api import AsyncConsole
 from vmfsm_plugins.fdpass import FDPass
@@ -130,7 +131,8 @@ def test_example(block: Block, qemu: str, tmp_path: Path) -> None:
         said = result.stderr.replace("the machine had ended before", "the machine ended during")
         assert said.endswith(output.text), said
     else:
-        said = re.sub(r"^vmfsm: .* is held .*\n(  .*\n)*", "", result.stderr, flags=re.MULTILINE)
+        told = r"^vmfsm: .* is held .*\n(  .*\n)*|^vmfsm: .*: bundle: .*\n"
+        said = re.sub(told, "", result.stderr, flags=re.MULTILINE)
         assert (result.returncode, said) == (0, "")
 
 
@@ -301,6 +303,7 @@ def test_each_member_of_a_machine_is_mentioned(name: str) -> None:
         ("snapshots.md", Snapshot),
         ("fds.md", FDPass),
         ("migration.md", Migration),
+        ("bundle.md", Bundles),
         ("recorder.md", Recorder),
         ("recorder.md", recording.Recording),
         ("verdicts.md", Verdicts),

@@ -32,6 +32,7 @@ CALLS: dict[str, Callable[[control.Client], object]] = {
     "Client.qmp": lambda guest: guest.qmp("query-status", timeout=TIMEOUT),
     "Client.write": lambda guest: guest.write(b"x", timeout=TIMEOUT),
     "Client.screendump": lambda guest: guest.screendump("/tmp/picture", timeout=TIMEOUT),
+    "Client.bundle": lambda guest: guest.bundle("/tmp", timeout=TIMEOUT),
     "Client.gdbstub": lambda guest: guest.gdbstub(timeout=TIMEOUT),
     "Client.hold": lambda guest: guest.hold(timeout=TIMEOUT),
     "Client.release": lambda guest: guest.release(timeout=TIMEOUT),

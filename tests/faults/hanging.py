@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tests.hooked import Blocked, Journal, Plain, released
 from tests.posing import HANG, Posing
 from tests.waiting import until
 from vmfsm import Machine, capabilities, qemu_img
+from vmfsm.iothread import IOThread
 
 MUCH = 5_000_000
 """More bytes than any socket takes."""
@@ -127,6 +129,21 @@ async def _never() -> None:
     await asyncio.get_running_loop().create_future()
 
 
+def _held_up(call: Callable[[Machine, Lab, float], Any]) -> Hang:
+    """The I/O thread, by what somebody has it do."""
+
+    @contextlib.contextmanager
+    def hang(lab: Lab) -> Iterator[tuple[Machine | None, Call]]:
+        vm, over = lab.running(), threading.Event()
+        IOThread.get().post(over.wait, 600)
+        try:
+            yield vm, lambda machine, timeout: call(machine, lab, timeout)
+        finally:
+            over.set()
+
+    return hang
+
+
 def _to_other(call: Callable[[Any, Machine, float], Any]) -> Hang:
     @contextlib.contextmanager
     def hang(lab: Lab) -> Iterator[tuple[Machine | None, Call]]:
@@ -152,6 +169,7 @@ HANGS: dict[str, Hang] = {
     "Machine.wait": _stopped(lambda vm, t: vm.wait(t)),
     "Machine.run": _stopped(lambda vm, t: vm.run(_never(), timeout=t, operation="nothing")),
     "Machine.arun": _stopped(lambda vm, t: vm.arun(_never(), timeout=t, operation="nothing")),
+    "Machine.bundle": _held_up(lambda vm, lab, t: vm.bundle(lab.directory, timeout=t)),
     "Machine.wait_released": _on(_held, lambda lab, vm, t: vm.wait_released(t)),
     "qmp.execute": _stopped(lambda qmp, t: qmp.execute("query-version", timeout=t)),
     "qmp.execute_raw": _stopped(lambda qmp, t: qmp.execute_raw("query-version", timeout=t)),

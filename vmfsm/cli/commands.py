@@ -21,6 +21,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row("console", "console:console", "Follow a machine's console, or type at it."),
         Row("report", "report:report", "Make a page that shows what happened to machines."),
         Row("screendump", "screendump:screendump", "Write a picture of a machine's screen to a file."),
+        Row("bundle", "bundle:bundle", "Put all that can be had of machines into directories."),
     ),
     "Act on them": (
         Row("qmp", "qmp:qmp", "Execute commands of a machine's monitor (QMP)."),

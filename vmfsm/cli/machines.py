@@ -93,10 +93,12 @@ def act_on(
     told: Callable[[dict[str, Any]], str],
     *,
     as_json: bool,
+    named: bool = True,
 ) -> None:
     """Do something to each of the machines, all at the same time, and report each in its turn.
 
     :param told: the words for what came of it.
+    :param named: each behind the machine's name.
 
     The exit status is that of the first one that failed.
     """
@@ -113,7 +115,7 @@ def act_on(
         elif as_json:
             document.append({"name": acting.of, **acting.result})
         else:
-            click.echo(f"{name}: {told(acting.result)}")
+            click.echo(f"{name}: {told(acting.result)}" if named else told(acting.result))
     if as_json:
         print_json(document)
     failures = [acting.failure.status for acting in all_acting if acting.failure is not None]

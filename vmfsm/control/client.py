@@ -164,6 +164,20 @@ class Client:
         self._do("screendump", timeout, path=whole, format=format)
         return whole
 
+    def bundle(
+        self,
+        directory: "str | os.PathLike[str] | None" = None,
+        *,
+        memory: bool = False,
+        timeout: float = 10,
+    ) -> str:
+        """`Machine.bundle` there; the absolute path of it.
+
+        The harness writes it: as its user, and a relative path is made one of this process's directory first.
+        """
+        where = None if directory is None else os.path.abspath(directory)
+        return str(self._do("bundle", timeout, directory=where, memory=memory)["path"])
+
     def hold(
         self, reason: str | None = None, *, keep: bool = True, timeout: float | None = _TIMEOUT
     ) -> dict[str, Any]:

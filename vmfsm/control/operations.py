@@ -178,6 +178,19 @@ async def _screendump(request: Request) -> object:
     return {"path": path}
 
 
+async def _bundle(request: Request) -> object:
+    machine = request.machine()
+    directory, memory = request.fields.optional_text("directory"), request.fields.flag("memory", False)
+    timeout = request.fields.seconds("timeout", 10)
+    request.fields.done()
+    if directory is not None and not os.path.isabs(directory):
+        raise ConfigError(
+            f"bundle: directory must be absolute, since the harness writes to it, not {directory!r}",
+            field="directory",
+        )
+    return {"path": await machine.abundle(directory, memory=memory, timeout=timeout)}
+
+
 # -- the console --------------------------------------------------------------------------------------------
 
 
@@ -300,6 +313,7 @@ _OPERATIONS: dict[str, Operation] = {
     "events": _events,
     "gdbstub": _gdbstub,
     "screendump": _screendump,
+    "bundle": _bundle,
     "console": _console,
     "write": _write,
     "hold": _hold,

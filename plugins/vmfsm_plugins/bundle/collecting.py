@@ -70,7 +70,8 @@ class Collection:
         :param is_live: QEMU may have something to tell.
         """
         wanted = self._wanted
-        await self._stage(_OF_FOLDER, self._make_folder)
+        if self._contents is None:
+            await self._stage(_OF_FOLDER, self.open)
         contents = self._contents
         if contents is None:
             return
@@ -111,7 +112,8 @@ class Collection:
         if contents.hangs:
             self._trouble = f"{contents.folder.path}: the file system does not answer"
 
-    async def _make_folder(self) -> None:
+    async def open(self) -> None:
+        """Make the directory, which nothing but the caller bounds."""
         wanted, name = self._wanted, self._machine.name
         try:
             folder: Folder = await in_thread(

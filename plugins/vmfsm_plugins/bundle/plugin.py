@@ -84,8 +84,10 @@ class Bundles:
             self._report,
         )
         collection = Collection(machine, wanted, machine.failure or "it was asked for")
-        await collection.begin()
-        await collection.finish()
+        await collection.open()
+        if collection.path is not None:
+            await collection.begin()
+            await collection.finish()
         if collection.path is None or collection.trouble is not None:
             raise OSError(0, f"no bundle could be made: {collection.trouble}")
         return collection.path

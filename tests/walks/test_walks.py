@@ -5,7 +5,7 @@ import pytest
 from tests.test_interrupts import AT_ANY_TIME
 from tests.walks.walk import Grounds, walk
 
-STEPS = 1_300
+STEPS = 1_200
 
 
 @AT_ANY_TIME

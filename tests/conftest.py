@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.waiting import LIMIT
-from vmfsm import Machine, VMError
+from vmfsm import Machine, VMError, stopping
 
 pytest_plugins = [
     "pytester",
@@ -87,6 +87,12 @@ def virtiofsd() -> None:
         pytest.skip(f"virtiofsd is not in {path}")
     if os.geteuid() != 0:
         pytest.skip("not every virtiofsd runs without being root")
+
+
+@pytest.fixture
+def guests_have_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a `shutdown(guest=True)`, so that QEMU has enough of it on a busy machine."""
+    monkeypatch.setattr(stopping, "_SHARE_OF_GUEST", 0.05)
 
 
 MakeMachine = Callable[..., Machine]

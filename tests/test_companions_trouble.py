@@ -135,7 +135,7 @@ def test_a_death_while_the_guest_is_asked_is_told(bare: MakeMachine) -> None:
     block = ("console", "fdpass", "logs", "migration", "snapshots")
     vm = bare(plugin, args=GUEST_ARGS, block=block)
     vm.launch()
-    shutdown = InThread(vm.shutdown, guest=True, timeout=6)
+    shutdown = InThread(vm.shutdown, guest=True, timeout=10)
     until(lambda: any(record.kind == "stop" for record in vm.timeline))
     pid = plugin.companions[0].pid
     assert pid is not None

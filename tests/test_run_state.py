@@ -228,15 +228,16 @@ def test_reset_by_the_host(guest: MakeGuest) -> None:
     assert_ends_well(vm)
 
 
+@pytest.mark.usefixtures("guests_have_little_time")
 def test_a_guest_that_ignores_the_power_button(guest: MakeGuest) -> None:
     vm = guest().launch()
     until_guest_is_up(vm)
     began = time.monotonic()
-    vm.shutdown(guest=True, timeout=8)
-    assert time.monotonic() - began > 2, "it was given time, and the ladder went on within the deadline"
+    vm.shutdown(guest=True, timeout=20)
+    assert time.monotonic() - began > 0.5, "it was given time, and the ladder went on within the deadline"
     assert_ended(vm, State.STOPPED, Reason.REQUESTED, 0)
     ways = [record.data["way"] for record in vm.timeline if record.kind == "stop"]
-    assert ways[:2] == ["qmp (the guest)", "qmp"]
+    assert ways == ["qmp (the guest)", "qmp"]
 
 
 def commands(vm: Machine) -> list[object]:
@@ -252,10 +253,11 @@ def test_a_guest_that_does_not_run_is_not_asked(guest: MakeGuest) -> None:
     assert commands(vm)[-2:] == ["stop", "quit"]
 
 
+@pytest.mark.usefixtures("guests_have_little_time")
 def test_the_power_button_with_the_monitor_lost(guest: MakeGuest) -> None:
     vm = guest().launch()
     until_guest_is_up(vm)
     vm.run(vm.qmp.client.disconnect(), timeout=TIMEOUT, operation="disconnect")
-    vm.shutdown(guest=True, timeout=4)
+    vm.shutdown(guest=True, timeout=20)
     assert_ended(vm, State.STOPPED, Reason.REQUESTED, 0)
     assert commands(vm)[-2:] == ["system_powerdown", "quit"]

@@ -175,7 +175,7 @@ LINES = (
 )
 
 
-@tries(60)
+@tries(30)
 @given(st.lists(LINES, max_size=12), st.integers(1, 200))
 def test_whatever_is_said(lines: list[bytes], piece: int) -> None:
     machine = Machine("qemu-system-x86_64", name="never-launched")

@@ -59,7 +59,7 @@ def decoded(data: bytes, encoding: str) -> str:
     return decoder.decode(data) + decoder.decode(b"", True)
 
 
-@tries(150)
+@tries(80)
 @given(streams, sizes, codings)
 def test_text_is_the_same_however_it_is_cut(data: bytes, sizes: list[int], encoding: str) -> None:
     buffer = Buffer(PLENTY, encoding, "replace")

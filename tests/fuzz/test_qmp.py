@@ -180,7 +180,7 @@ def nothing_else_breaks(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.Mo
     assert [record for record in caplog.get_records("call") if record.levelno >= logging.WARNING] == []
 
 
-@tries(200)
+@tries(120)
 @given(st.sampled_from(STAGES), hostile, sizes)
 def test_whatever_comes(lab: Lab, stage: str, data: bytes, sizes: list[int]) -> None:
     qmp, vm = lab.qmp, lab.machine

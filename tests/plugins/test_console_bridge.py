@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.plugins.fake_console import program
-from tests.waiting import InThread, rests, until
+from tests.waiting import LIMIT, InThread, rests, until
 from vmfsm import ConfigError, Machine, hookimpl
 from vmfsm.testing import GUEST_ARGS
 
 Make = Callable[..., Machine]
-LIMIT = 30.0
 
 
 @pytest.fixture

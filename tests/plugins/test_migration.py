@@ -183,7 +183,7 @@ def test_the_users_events_are_the_users(source: Machine, destination: Machine) -
     source.migration.to(destination)
     match = {"data": {"status": "completed"}}
     for vm in (source, destination):
-        assert vm.qmp.wait_event("MIGRATION", match=match, timeout=5)["event"] == "MIGRATION"
+        assert vm.qmp.wait_event("MIGRATION", match=match, timeout=30)["event"] == "MIGRATION"
 
 
 def test_it_is_recorded(source: Machine, destination: Machine) -> None:

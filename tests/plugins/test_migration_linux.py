@@ -94,7 +94,9 @@ def test_midway(boot: Boot, linux: Linux) -> None:
     """One guest, and all that may come between: progress, deadlines, cancels, deaths; then it moves."""
     shell = boot(machine=TYPE, modules=MODULES)
     source = shell.vm
-    shell.run("before=kept; (while dd if=/dev/urandom of=/tmp/busy bs=1M count=4 2>/dev/null; do :; done) &")
+    shell.run(
+        "before=kept; (while dd if=/dev/urandom of=/tmp/busy bs=1M count=4 2>/dev/null; do sleep 0.1; done) &"
+    )
     before = len(os.listdir(f"/proc/{source.pid}/fd"))
 
     cancelled = destination(linux)

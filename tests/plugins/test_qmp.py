@@ -287,6 +287,7 @@ def test_the_users_own_quit_is_a_request(monitored: MakeMachine) -> None:
         vm.qmp.execute("query-status")
 
 
+@pytest.mark.usefixtures("guests_have_little_time")
 def test_shutdown_asks_the_guest_if_told_to(monitored_guest: MakeGuest) -> None:
     vm, _ = monitored_guest()
     vm.shutdown()
@@ -295,7 +296,7 @@ def test_shutdown_asks_the_guest_if_told_to(monitored_guest: MakeGuest) -> None:
     assert commands == ["query-status", "quit"]
 
     vm, _ = monitored_guest()
-    vm.shutdown(guest=True, timeout=4)  # the tiny guest does not listen
+    vm.shutdown(guest=True, timeout=20)  # the tiny guest does not listen
     commands = [r.data["command"] for r in vm.timeline if r.kind == "qmp-command"]
     assert commands == ["query-status", "system_powerdown", "quit"]
 

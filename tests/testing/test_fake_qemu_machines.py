@@ -117,8 +117,9 @@ def test_sigterm_of_somebody_else(either: Machine) -> None:
     assert "terminating on signal 15" in either.log.text
 
 
+@pytest.mark.usefixtures("guests_have_little_time")
 def test_a_guest_that_does_not_obey(either: Machine) -> None:
-    either.shutdown(guest=True, timeout=1)
+    either.shutdown(guest=True, timeout=20)
     assert ending(either) == (State.STOPPED, Reason.REQUESTED, 0)
     assert [name for name, _ in events(either)] == ["POWERDOWN", "SHUTDOWN"]
 

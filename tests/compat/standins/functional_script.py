@@ -249,7 +249,7 @@ class Odds(SystemTest):
             with self.assertRaises(kind):
                 self.vm.event_wait("STOP", timeout=0.1)
         self.vm.cmd("cont")
-        self.assertEqual(self.vm.event_wait("RESUME", timeout=1.0)["event"], "RESUME")
+        self.assertEqual(self.vm.event_wait("RESUME", timeout=60.0)["event"], "RESUME")
 
     def test_memory_that_is_locked(self) -> None:
         self.vm.add_args("-nodefaults", "-S", "-m", "16")

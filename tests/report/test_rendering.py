@@ -255,7 +255,7 @@ def test_what_can_be_read_without_scripts() -> None:
     words = " ".join(Page(html).text.split())
     for said in (
         "✕ Failed it went silent",
-        "expect('login:') for 1.00 s of its 1.00 s: timeout called at test_boot.py:42",
+        "expect('login:') 1.00 s of 1.00 s timeout called at test_boot.py:42",
         "0.700 s the last line",
         f"The last {LAST_LINES} of 200 lines",
         "0.150 s line 150",

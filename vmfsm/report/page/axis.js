@@ -23,9 +23,6 @@ function drawOverlays() {
   const flags = document.getElementById("flags");
   overlays.replaceChildren();
   flags.replaceChildren();
-  for (const machine of machines) {
-    if (!machine.isFolded) drawHolds(machine, overlays);
-  }
   for (const { machine, at } of failures) {
     const x = xOf(at);
     if (x < -1 || x > view.width + 1) continue;
@@ -49,8 +46,8 @@ function lineAt(name, x) {
 }
 
 // While a machine is held its deadlines stand still: that time is shaded through all its lanes.
-function drawHolds(machine, overlays) {
-  const top = machine.group.offsetTop;
+function drawHolds(machine) {
+  machine.holds.replaceChildren();
   for (const lane of machine.lanes) {
     if (lane.shape === "points") continue;
     for (const item of lane.items) {
@@ -60,9 +57,7 @@ function drawHolds(machine, overlays) {
       if (to <= from) continue;
       const area = lineAt("held-time", from);
       area.style.width = `${(100 * (to - from)) / view.width}%`;
-      area.style.top = `${top}px`;
-      area.style.height = `${machine.group.offsetHeight}px`;
-      overlays.append(area);
+      machine.holds.append(area);
     }
   }
 }

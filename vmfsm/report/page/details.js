@@ -6,7 +6,7 @@ let pinned = null;
 
 function hint() {
   const text = "Point at an item or go there with the arrow keys to see its details here. Click or Enter pins them.";
-  detailsPanel.replaceChildren(element("p", {}, text));
+  detailsPanel.replaceChildren(element("p", { class: "hint" }, text));
 }
 
 // `mark` as pointed at or focused; what is pinned stays.

@@ -44,19 +44,21 @@ function goAlong(mark, by) {
   if (next) focusItem(mark.lane, next.items[0].index);
 }
 
-// To the lane above or below, to what was there at that time.
+// To the lane above or below, to what there was at that time.
 function goAcross(mark, by) {
   const open = lanes.filter((lane) => !lane.machine.isFolded && lane.items.length);
   const lane = open[open.indexOf(mark.lane) + by];
   if (lane) focusItem(lane, nearestIn(lane, mark.items[0].t));
 }
 
+// The item that was there at a moment, or the nearest one; of several that are as near the worst.
 function nearestIn(lane, t) {
-  let best = 0;
-  lane.items.forEach((item, index) => {
-    if (Math.abs(item.t - t) < Math.abs(lane.items[best].t - t)) best = index;
+  const near = (view.to - view.from) / 100;
+  const ranks = lane.items.map((item) => {
+    const away = Math.max(item.t - t, t - endOf(item), 0);
+    return away > near ? away : -near * TONES.indexOf(item.tone);
   });
-  return best;
+  return d3.minIndex(ranks);
 }
 
 let nextFailure = 0;

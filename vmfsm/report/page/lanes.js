@@ -11,6 +11,7 @@ const SHAPES = {
   neutral: d3.symbolCircle, good: d3.symbolSquare, busy: d3.symbolCircle,
   held: d3.symbolDiamond, warn: d3.symbolTriangle, bad: d3.symbolCross,
 };
+const HATCHED = ["held", "warn", "bad"];
 const symbols = Object.fromEntries(
   TONES.map((tone) => [tone, d3.symbol(SHAPES[tone], tone === "bad" ? 90 : tone === "neutral" ? 42 : 70)()]),
 );
@@ -33,7 +34,8 @@ function buildLanes(parent) {
     });
     const state = element("span", { class: "state" }, `${machine.diagnosis.outcome}: ${machine.diagnosis.kind}`);
     const head = element("div", { class: "group-head" }, element("h3", {}, button), state);
-    machine.group = element("div", { class: "group", "data-machine": machine.key }, head, body);
+    machine.holds = element("div", { class: "holds", "aria-hidden": "true" });
+    machine.group = element("div", { class: "group", "data-machine": machine.key }, head, body, machine.holds);
     for (const lane of machine.lanes) body.append(buildLane(lane));
     parent.append(machine.group);
   }
@@ -71,11 +73,10 @@ function enterMarks(entering) {
     if (mark.isPoint && mark.items.length === 1) {
       addPoint(group, item.tone);
     } else {
-      group.append("rect").attr("class", "area");
-      if (item.tone !== "neutral") group.append("rect").attr("class", "hatch");
-      group.append("text");
+      const height = mark.lane.rowHeight - 3;
+      group.append("rect").attr("class", "area").attr("height", height);
+      if (HATCHED.includes(item.tone)) group.append("rect").attr("class", "hatch").attr("height", height);
     }
-    group.append("rect").attr("class", "ring");
   });
   return groups;
 }
@@ -98,33 +99,39 @@ function placeMark(mark) {
   const height = mark.lane.rowHeight - 3;
   if (mark.isPoint && mark.items.length === 1) {
     this.setAttribute("transform", `translate(${mark.x0.toFixed(1)},${top + height / 2})`);
-    setBox(this.lastChild, -9, -height / 2 - 1, 18, height + 2);
     return;
   }
   const around = mark.isPoint ? 4 : 0;
   const x0 = Math.max(mark.x0 - around, -5);
   const x1 = Math.min(Math.max(mark.x1 + around, x0 + 3), view.width + 5);
   this.setAttribute("transform", `translate(${x0.toFixed(1)},${top})`);
-  for (const box of this.querySelectorAll(".area, .hatch")) setBox(box, 0, 0, x1 - x0, height);
-  setBox(this.lastChild, -2, -2, x1 - x0 + 4, height + 4);
+  const width = (x1 - x0).toFixed(1);
+  for (const box of this.querySelectorAll("rect")) box.setAttribute("width", width);
   const from = Math.max(x0, 0);
   const room = Math.floor((Math.min(x1, view.width) - from - 6) / LETTER);
-  const text = this.querySelector("text");
-  text.textContent = height < 12 ? "" : mark.items.length > 1 ? countIn(mark.items.length, room) : fitting(item.label, room);
-  text.setAttribute("x", from - x0 + 4);
-  text.setAttribute("y", height / 2 + REM * 0.27);
+  placeText(this, height < 12 ? "" : labelIn(mark, room), from - x0 + 4, height / 2 + REM * 0.27);
 }
 
-function countIn(count, room) {
-  const text = `×${count}`;
+function labelIn({ items }, room) {
+  if (items.length === 1) return fitting(items[0].label, room);
+  const text = `×${items.length}`;
   return text.length <= room + 1 ? text : "";
 }
 
-function setBox(box, x, y, width, height) {
-  box.setAttribute("x", x);
-  box.setAttribute("y", y);
-  box.setAttribute("width", Math.max(width, 0).toFixed(1));
-  box.setAttribute("height", Math.max(height, 0));
+// Text is what takes most time to draw: there is none where there is no room.
+function placeText(group, words, x, y) {
+  let text = group.lastChild.localName === "text" ? group.lastChild : null;
+  if (!words) {
+    if (text) text.remove();
+    return;
+  }
+  if (!text) {
+    text = document.createElementNS(group.namespaceURI, "text");
+    text.setAttribute("y", y);
+    group.append(text);
+  }
+  if (text.textContent !== words) text.textContent = words;
+  text.setAttribute("x", x.toFixed(1));
 }
 
 // As the root, so that few can be seen beside many.
@@ -154,9 +161,9 @@ function buildLegend(list) {
   for (const tone of ["neutral", "good", "busy", "held", "warn", "bad"]) {
     if (!lanes.some((lane) => lane.items.some((item) => item.tone === tone))) continue;
     const svg = d3.create("svg:svg").attr("viewBox", "0 0 38 16").attr("aria-hidden", "true");
-    const group = svg.append("g").attr("class", `tone-${tone} mark`);
+    const group = svg.append("g").attr("class", `tone-${tone}`);
     group.append("rect").attr("class", "area").attr("x", 1).attr("y", 2).attr("width", 18).attr("height", 12);
-    group.append("rect").attr("class", "hatch").attr("x", 1).attr("y", 2).attr("width", 18).attr("height", 12);
+    if (HATCHED.includes(tone)) group.append("rect").attr("class", "hatch").attr("x", 1).attr("y", 2).attr("width", 18).attr("height", 12);
     addPoint(group.append("g").attr("transform", "translate(29,8)"), tone);
     list.append(element("li", {}, svg.node(), ` ${TONE_WORDS[tone] || "neither good nor bad"}`));
   }

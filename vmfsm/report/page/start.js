@@ -77,6 +77,7 @@ function buildCopying() {
 function draw() {
   syncZoom();
   for (const lane of lanes) if (!lane.machine.isFolded) drawLane(lane);
+  for (const machine of machines) if (!machine.isFolded) drawHolds(machine);
   drawAxis();
   drawOverview();
   drawOverlays();

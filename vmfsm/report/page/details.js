@@ -30,7 +30,7 @@ function unpin() {
 
 // Marks are made anew as one zooms: which one has the pinned item is found by the item.
 function markPinned() {
-  const item = pinned && pinned.items && pinned.items[0];
+  const item = pinned && pinned.items[0];
   for (const lane of lanes) {
     if (lane.marks) lane.marks.classed("pinned", (mark) => Boolean(item) && mark.lane === pinned.lane && mark.items.includes(item));
   }
@@ -82,8 +82,14 @@ function buttonsFor(mark) {
   add("Zoom to it", () => zoomTo(items[0].t, endOf(last)));
   const log = logOfLane(lane);
   if (log) add("In the log", () => openLog(log, items[0]));
-  if (pinned) add("Let go", unpin);
+  if (pinned) row.append(letGoButton());
   return row;
+}
+
+function letGoButton() {
+  const button = element("button", { type: "button" }, "Let go");
+  button.addEventListener("click", unpin);
+  return button;
 }
 
 function zoomTo(from, to) {
@@ -94,7 +100,8 @@ function zoomTo(from, to) {
 // A whole line of a log, however long.
 function showLine(log, text, t) {
   unpin();
+  pinned = { items: [], lane: null };
   const title = element("h4", {}, `${plain(log.machine.title)}: ${plain(log.title)}, ${moment(t, 6)}`);
   const lines = element("pre", { tabindex: 0, "aria-label": "Whole line" }, isolated(text, 100000));
-  detailsPanel.replaceChildren(title, lines);
+  detailsPanel.replaceChildren(title, lines, letGoButton());
 }

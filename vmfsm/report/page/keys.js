@@ -29,6 +29,7 @@ function drawKeepingFocus(draw) {
 
 function focusItem(lane, index) {
   view.current = { lane, index };
+  if (lane.machine.isFolded) lane.machine.fold(false);
   reveal(lane.items[index].t);
   changes.call("draw");
   const stop = placeTabStop();
@@ -94,6 +95,18 @@ function onMarkKey(event, mark) {
   return Boolean(act) && !event.shiftKey;
 }
 
+function onOverviewKey(key) {
+  const size = view.to - view.from;
+  const acts = {
+    ArrowLeft: () => pan(-0.1), ArrowRight: () => pan(0.1), ArrowDown: () => pan(-0.1), ArrowUp: () => pan(0.1),
+    PageDown: () => pan(-1), PageUp: () => pan(1),
+    Home: () => show(extent[0], extent[0] + size), End: () => show(extent[1] - size, extent[1]),
+    Enter: () => moveCursor((view.from + view.to) / 2),
+  };
+  if (acts[key]) acts[key]();
+  return key in acts;
+}
+
 function choose(mark) {
   const [item] = mark.items;
   moveCursor(item.t);
@@ -111,7 +124,7 @@ function buildKeys() {
     const mark = event.target.closest("g.mark");
     if (mark && onMarkKey(event, d3.select(mark).datum())) event.preventDefault();
     else if (inChart && event.shiftKey && event.key.startsWith("Arrow")) pan(event.key === "ArrowLeft" ? -0.2 : event.key === "ArrowRight" ? 0.2 : 0);
-    else if (event.target.id === "overview" && ["ArrowLeft", "ArrowRight"].includes(event.key)) pan(event.key === "ArrowLeft" ? -0.1 : 0.1);
+    else if (event.target.id === "overview" && onOverviewKey(event.key)) event.preventDefault();
     else if (event.key === "Escape") unpin();
     else if (Object.hasOwn(ANYWHERE, event.key) && (single.checked || inChart)) ANYWHERE[event.key]();
     else return;

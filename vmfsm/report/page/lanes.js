@@ -24,14 +24,14 @@ function buildLanes(parent) {
     const title = element("bdi", {}, visible(machine.title));
     const arrow = element("span", { "aria-hidden": "true" }, "▾ ");
     button.append(arrow, title);
-    button.addEventListener("click", () => {
-      const isOpen = button.getAttribute("aria-expanded") !== "true";
-      button.setAttribute("aria-expanded", isOpen);
-      arrow.textContent = isOpen ? "▾ " : "▸ ";
-      body.hidden = !isOpen;
-      machine.isFolded = !isOpen;
+    machine.fold = (isFolded) => {
+      button.setAttribute("aria-expanded", !isFolded);
+      arrow.textContent = isFolded ? "▸ " : "▾ ";
+      body.hidden = isFolded;
+      machine.isFolded = isFolded;
       redraw();
-    });
+    };
+    button.addEventListener("click", () => machine.fold(!machine.isFolded));
     const state = element("span", { class: "state" }, `${machine.diagnosis.outcome}: ${machine.diagnosis.kind}`);
     const head = element("div", { class: "group-head" }, element("h3", {}, button), state);
     machine.holds = element("div", { class: "holds", "aria-hidden": "true" });
@@ -102,7 +102,7 @@ function placeMark(mark) {
     return;
   }
   const around = mark.isPoint ? 4 : 0;
-  const x0 = Math.max(mark.x0 - around, -5);
+  const x0 = Math.min(Math.max(mark.x0 - around, -5), view.width + 2);
   const x1 = Math.min(Math.max(mark.x1 + around, x0 + 3), view.width + 5);
   this.setAttribute("transform", `translate(${x0.toFixed(1)},${top})`);
   const width = (x1 - x0).toFixed(1);

@@ -78,6 +78,10 @@ function panByFinger(node) {
 
 function forPaper(isPaper) {
   isPrinting = isPaper;
+  for (const details of document.querySelectorAll("details")) {
+    if (isPaper) details.dataset.wasOpen = details.open;
+    details.open = isPaper || details.dataset.wasOpen === "true";
+  }
   if (isPaper) {
     view.width = PAPER - 7 * REM;
     changes.call("draw");

@@ -201,6 +201,25 @@ def test_hooks_that_are_wrong(bare: MakeMachine, plugin: type, why: str) -> None
         assert why in str(error)
 
 
+class Idle(Ordered):
+    enabled = False
+
+
+def test_one_that_takes_no_part(bare: MakeMachine) -> None:
+    idle, busy = Idle("idle"), Ordered("busy", after=("idle",))
+    machine = bare(idle, busy)
+    assert (idle.called, busy.called) == ([], ["busy"])
+    assert machine.plugin("idle") is idle
+    assert {info.name: info.hooks for info in machine.plugins} == {"idle": (), "busy": ("configured",)}
+
+
+def test_whether_it_takes_part_is_said_by_a_bool(bare: MakeMachine) -> None:
+    plugin = Idle("idle")
+    plugin.enabled = None  # type: ignore[assignment]
+    with pytest.raises(PluginLoadError, match="its 'enabled' must be a bool, not None"):
+        bare(plugin)
+
+
 def test_the_markers_are_pluggys() -> None:
     assert isinstance(hookimpl, pluggy.HookimplMarker)
     assert isinstance(hookspec, pluggy.HookspecMarker)

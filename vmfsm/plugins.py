@@ -403,7 +403,10 @@ _of_class: "weakref.WeakKeyDictionary[type, dict[str, tuple[tuple[str, ...], boo
 def _collect(plugins: Mapping[str, object]) -> dict[str, list[Implementation]]:
     collected: dict[str, list[Implementation]] = {}
     for name, plugin in plugins.items():
-        for hook, (arguments, is_async) in _hooks_of(plugin).items():
+        enabled = getattr(plugin, "enabled", True)
+        if not isinstance(enabled, bool):
+            raise _wrong(plugin, f"its 'enabled' must be a bool, not {enabled!r}")
+        for hook, (arguments, is_async) in (_hooks_of(plugin) if enabled else {}).items():
             implementation = Implementation(name, getattr(plugin, hook), arguments, is_async)
             collected.setdefault(hook, []).append(implementation)
     return collected

@@ -3,15 +3,16 @@
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from vmfsm_plugins.recorder import Recorder
 
 from tests.endings import MakeGuest, guests, until_guest_is_up
 from tests.recordings import files_in, lines_of, path_of, read, written
 from tests.waiting import until
-from vmfsm import ConfigError, LaunchError, Machine, Record, State, recording
+from vmfsm import ConfigError, LaunchError, Machine, Record, State, hookimpl, recording
 from vmfsm.testing import GUEST_ARGS
 
 Make = Callable[..., Machine]
@@ -42,7 +43,8 @@ def test_it_is_off(guest: MakeGuest, monkeypatch: pytest.MonkeyPatch) -> None:
     vm = guest().launch()
     recorder = vm.plugin("recorder")
     assert (recorder.path, recorder.dropped) == (None, 0)
-    assert not {hook for hook in ("records", "state_changed", "pre_launch") if hasattr(recorder, hook)}
+    assert not recorder.enabled
+    assert {info.name: info.hooks for info in vm.plugins}["recorder"] == ()
     assert "vmfsm-recorder" not in {thread.name for thread in threading.enumerate()}
 
 
@@ -184,6 +186,29 @@ def test_two_machines_of_one_name(qemu: str, tmp_path: Path) -> None:
     assert len({path_of(vm) for vm in machines}) == 2
     for path in files_in(tmp_path):
         assert list(lines_of(path))
+
+
+class Counting(Recorder):
+    """Somebody's own."""
+
+    seen = 0
+
+    @hookimpl
+    def records(self, machine: Machine, batch: Sequence[Record]) -> None:
+        self.seen += len(batch)
+        super().records(machine, batch)
+
+
+def test_one_that_is_derived(guest: MakeGuest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VMFSM_RECORD", raising=False)
+    counting, idle = Counting(directory=tmp_path), Counting()
+    assert (counting.enabled, idle.enabled) == (True, False)
+    for plugin in (counting, idle):
+        with guest(plugins=[plugin]) as vm:
+            vm.launch()
+    assert counting.path is not None
+    assert counting.seen > 10
+    assert (idle.path, idle.seen) == (None, 0)
 
 
 def test_values_of_commands_where_they_are_asked_for(qemu: str, tmp_path: Path) -> None:

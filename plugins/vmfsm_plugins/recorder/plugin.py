@@ -9,7 +9,6 @@ import itertools
 import os
 import time
 from collections.abc import Sequence
-from typing import Self, cast
 
 from vmfsm import Event, Machine, Record, State, Transition, hookimpl
 from vmfsm_plugins.blocking import in_thread
@@ -18,7 +17,7 @@ from .header import header_of
 from .lines import line_of
 from .options import FILES, MAX_BYTES, check_directory, check_limits
 from .pieces import Pieces
-from .writer import Recording, writer_for
+from .writer import Recording, Writer, writer_for
 
 _OVER = frozenset({State.CONFIGURED, State.STOPPED, State.FAILED})
 _MOST_BEFORE = 100
@@ -40,17 +39,6 @@ class Recorder:
 
     name = "recorder"
 
-    def __new__(
-        cls,
-        *,
-        directory: "str | os.PathLike[str] | None" = None,
-        max_bytes: int = MAX_BYTES,
-        files: int = FILES,
-    ) -> Self:
-        # Whoever has hooks for observers is told, and that has its price.
-        is_off = check_directory(directory) is None
-        return super().__new__(cls if is_off else cast("type[Self]", _Active))
-
     def __init__(
         self,
         *,
@@ -58,9 +46,18 @@ class Recorder:
         max_bytes: int = MAX_BYTES,
         files: int = FILES,
     ) -> None:
-        self._directory = check_directory(directory)
+        where = check_directory(directory)
         self._limits = check_limits(max_bytes, files)
+        self._writer = None if where is None else writer_for(where)
         self._recording: Recording | None = None
+        self._launches = 0
+        self._begun: collections.deque[float] = collections.deque()
+        self._before: collections.deque[bytes] = collections.deque(maxlen=_MOST_BEFORE)
+
+    @property
+    def enabled(self) -> bool:
+        """There is somewhere to record to. Else it has no hooks, since who observes is told by a thread."""
+        return self._writer is not None
 
     @property
     def path(self) -> str | None:
@@ -72,32 +69,13 @@ class Recorder:
         """Records of the last launch that could not be written."""
         return self._recording.dropped if self._recording else 0
 
-
-class _Active(Recorder):
-    """One that has somewhere to record to."""
-
-    def __init__(
-        self,
-        *,
-        directory: "str | os.PathLike[str] | None" = None,
-        max_bytes: int = MAX_BYTES,
-        files: int = FILES,
-    ) -> None:
-        super().__init__(directory=directory, max_bytes=max_bytes, files=files)
-        assert self._directory is not None
-        self._where = self._directory
-        self._writer = writer_for(self._where)
-        self._launches = 0
-        self._begun: collections.deque[float] = collections.deque()
-        self._before: collections.deque[bytes] = collections.deque(maxlen=_MOST_BEFORE)
-
     @hookimpl
     async def pre_launch(self) -> None:
-        writer = self._writer
+        writer = self._writer_there
         if not writer.is_prepared and not writer.hangs:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PATIENCE):
-                    await in_thread(functools.partial(_prepare, self._where))
+                    await in_thread(functools.partial(_prepare, writer.directory))
                     writer.is_prepared = True
 
     @hookimpl
@@ -122,13 +100,19 @@ class _Active(Recorder):
             has_changed |= record.kind == "transition"
         self._hand_on(lines, close=machine.state in _OVER)
         if has_changed and self._recording is not None:
-            self._writer.flush(self._recording)  # so it is there when `launch`, `shutdown` and so on return
+            # So it is there when `launch`, `shutdown` and so on return.
+            self._writer_there.flush(self._recording)
+
+    @property
+    def _writer_there(self) -> Writer:
+        assert self._writer is not None, "hooks are called where it is enabled only"
+        return self._writer
 
     def _begin(self, machine: Machine, at: float) -> None:
         self._launches += 1
         began = time.gmtime(time.time() - (time.monotonic() - at))
         name = f"{machine.name}-{time.strftime('%Y%m%dT%H%M%SZ', began)}-{os.getpid()}-{next(_serials):04}"
-        base = os.path.join(self._where, name)
+        base = os.path.join(self._writer_there.directory, name)
         pieces = Pieces(base, header_of(machine, self._launches), self._limits)
         self._recording = Recording(machine.name, pieces)
         self._hand_on([*self._before], close=False)
@@ -138,7 +122,7 @@ class _Active(Recorder):
         if self._recording is None:
             self._before.extend(lines)
         elif lines or close:
-            self._writer.add(self._recording, lines, close=close)
+            self._writer_there.add(self._recording, lines, close=close)
 
 
 def _prepare(directory: str) -> None:

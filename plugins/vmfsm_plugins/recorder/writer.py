@@ -50,7 +50,8 @@ class Writer:
     Where there can be none, as when the interpreter exits, whoever adds lines writes them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
         self.is_prepared = False
         """The directory was there."""
         self._changed = threading.Condition()
@@ -184,7 +185,7 @@ def writer_for(directory: str) -> Writer:
     with _locks[0]:
         writer = _writers.get(directory)
         if writer is None:
-            writer = _writers[directory] = Writer()
+            writer = _writers[directory] = Writer(directory)
         return writer
 
 

@@ -24,6 +24,14 @@ options = {"recorder": {"directory": sys.argv[1], "max_bytes": 65_536, "files": 
 vm = Machine("qemu-system-x86_64", ["-M", "none"], name="victim", base_dir=sys.argv[2], options=options)
 """
 
+# As a recording it is a moment behind.
+UNTIL_RUNNING = """
+from vmfsm import recording
+vm.launch()
+while not (path := vm.plugin("recorder").path) or recording.read(path).snapshot()["state"] != "running":
+    pass
+"""
+
 # Does as much as it can.
 BUSY = (
     MAKE
@@ -52,18 +60,23 @@ def busy(directory: Path, base: Path) -> Iterator["subprocess.Popen[str]"]:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "up\n"
+            until(lambda: whole(directory))
             yield process
         finally:
             process.kill()
     until(lambda: os.listdir(base) == [])  # its watchdog sees to that, and to QEMU
 
 
+def whole(directory: Path) -> list[Path]:
+    """The recordings that have a header."""
+    return [path for path in directory.glob("*.jsonl") if b"\n" in path.read_bytes()]
+
+
 def recordings_in(directory: Path, *, harnesses: int) -> list[recording.Recording]:
     """Each of them, but one of each harness that was killed while it wrote the header."""
-    paths = list(directory.glob("*.jsonl"))
-    whole = [path for path in paths if b"\n" in path.read_bytes()]
-    assert len(paths) - len(whole) <= harnesses
-    return [recording.read(path) for path in sorted(whole)]
+    paths = whole(directory)
+    assert len(list(directory.glob("*.jsonl"))) - len(paths) <= harnesses
+    return [recording.read(path) for path in sorted(paths)]
 
 
 def assert_has_no_gaps(it: recording.Recording) -> None:
@@ -142,7 +155,7 @@ def replies_in(path: str) -> int:
     [
         ("vm.launch(); vm.note('last words')", "stopped", "killed", True),
         ("vm.launch(); vm.shutdown(); vm.note('last words')", "stopped", "requested", True),
-        ("vm.launch(); os._exit(0)", "running", None, False),
+        (UNTIL_RUNNING + "os._exit(0)", "running", None, False),
     ],
     ids=["running", "after-shutdown", "os-exit"],
 )

@@ -10,6 +10,7 @@ from .words import line, plain, seconds, where
 
 _MOST_CLUES = 12
 _MAIN = "MainThread"
+_TOLD = frozenset({"died", "panicked"})
 
 
 class Clue(NamedTuple):
@@ -20,8 +21,8 @@ class Clue(NamedTuple):
     at: float | None = None
     """On the clock of records."""
     lane: str | None = None
-    """What of the machine it is about: `state`, `steps`, `hooks`, `waits`, `qmp`, `events`, `console:NAME`,
-    `output`, `verdicts`."""
+    """What of the machine it is about: a lane of [reports](../../docs/report.md): `state`, `steps`, `hooks`,
+    `companions`, `waits`, `holds`, `process`, `verdicts`, `qmp`, `events`, `console:NAME`, `output`."""
     log: str | None = None
     """Which log has more of it: `console:NAME`, `qmp` or `output`."""
 
@@ -79,16 +80,21 @@ class Case:
         return f"{who} waited for {line(wait.operation)}"
 
     def wait_at(self, at: float) -> Wait | None:
-        """The wait in progress then; one of the test rather than one for the machine's end."""
+        """The wait in progress then, of the test rather than for the machine's end; or that was told next."""
         story = self.story
         waits = [wait for wait in story.failed_waits if wait.since <= at <= (wait.until or at)]
         waits += [wait for wait in story.waits if wait.since <= at]
         waits.sort(key=lambda wait: (wait.operation in NOT_OF_THE_TEST, -wait.since))
-        return waits[0] if waits else None
+        later = [wait for wait in story.failed_waits if wait.since > at and wait.outcome in _TOLD]
+        return next(iter([*waits, *later]), None)
 
-    def meanwhile(self, wait: Wait | None) -> str:
-        """What is said of who waited when it happened."""
-        return f", while {self.waiter(wait)}" if wait is not None else ""
+    def meanwhile(self, wait: Wait | None, at: float) -> str:
+        """What is said of who waited when it happened, or was told when they waited next."""
+        if wait is None:
+            return ""
+        if wait.since > at:
+            return f"; {self.waiter(wait)} {seconds(wait.since - at)} later, and was told"
+        return f", while {self.waiter(wait)}"
 
     def found(
         self,

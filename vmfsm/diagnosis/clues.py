@@ -67,7 +67,7 @@ def ending(case: Case) -> Clue | None:
     """How QEMU ended."""
     if case.story.exit is None:
         return None
-    return Clue(f"QEMU {exit_words(case.story.exit)}", case.story.exit.at, "state")
+    return Clue(f"QEMU {exit_words(case.story.exit)}", case.story.exit.at, "process")
 
 
 def exit_words(record: Record) -> str:
@@ -82,7 +82,7 @@ def forced(case: Case) -> Clue | None:
     if not signals:
         return None
     names = ", then ".join(plain(record.data.get("way")) for record in signals[:3])
-    return Clue(f"to end it, vmfsm had to send {names}", signals[0].at, "state")
+    return Clue(f"to end it, vmfsm had to send {names}", signals[0].at, "process")
 
 
 def steps(case: Case) -> Iterator[Clue]:

@@ -104,12 +104,16 @@ def _found(case: Case, kind: str, end: Record, what: str, wait: Wait | None) -> 
         *_losses(case),
         *clues.missing(case),
     ]
-    return case.found(kind, at, f"{what}, {case.when(at)}{case.meanwhile(wait)}", told, wait)
+    return case.found(kind, at, f"{what}, {case.when(at)}{case.meanwhile(wait, at)}", told, wait)
 
 
 def _losses(case: Case) -> list[Clue]:
     return [
-        Clue(f"companion {quoted(record.data.get('companion'))} {clues.exit_words(record)}", record.at)
+        Clue(
+            f"companion {quoted(record.data.get('companion'))} {clues.exit_words(record)}",
+            record.at,
+            "companions",
+        )
         for record in list(case.story.companion_exits)[:3]
     ]
 
@@ -142,4 +146,4 @@ def standstill(case: Case) -> Clue | None:
     at = signals["SIGTERM"].at
     waited = seconds(signals["SIGKILL"].at - at)
     text = f"it did not react to SIGTERM for {waited} either: it seems to be stopped (SIGSTOP), or stuck"
-    return Clue(text, at, "state")
+    return Clue(text, at, "process")

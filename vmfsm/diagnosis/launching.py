@@ -25,13 +25,13 @@ def launch_failed(case: Case) -> Diagnosis | None:
         return case.found("launch-cancelled", at, what, told, wait)
     if reason == "guest-panicked":
         return None  # its verdict says more
-    if story.exit is not None and story.exit.at <= at:
-        return _ended(case, story.exit, wait)
     if reason == "deadline":
         return _late(case, at, wait)
     failed = [record for record in story.failed_hooks if record.data.get("error") != "CancelledError"]
     if reason == "hook-failed" and failed:
         return _hook_failed(case, failed[0], wait)
+    if story.exit is not None and story.exit.at <= at:
+        return _ended(case, story.exit, wait)
     error = _said(case, wait)
     kind = "interrupted" if wait is not None and wait.outcome == "interrupted" else "launch-failed"
     what = f"the launch failed before QEMU was started: {error}"

@@ -155,9 +155,9 @@ class Story:
             case "wait":
                 self._wait_is_over(record)
             case "step-begin":
-                steps = self.steps.setdefault(str(data.get("thread")), [])
-                if len(steps) < _MOST and len(self.steps) <= _MOST:
-                    steps.append(record)
+                steps = self.steps.get(str(data.get("thread")), [])
+                if len(steps) < _MOST and (steps or len(self.steps) < _MOST):
+                    self.steps[str(data.get("thread"))] = [*steps, record]
             case "step":
                 self._step_is_over(record)
             case "hook-begin":

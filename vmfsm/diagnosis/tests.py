@@ -81,7 +81,9 @@ def harness_killed(case: Case) -> Diagnosis | None:
     maybe = " or goes on elsewhere" if any("or goes on" in problem for problem in case.problems) else ""
     waits = story.waits
     wait = waits[-1] if waits else None
-    what = f"the harness{of} was killed{maybe}: its last record is of {case.when(at)}{case.meanwhile(wait)}"
+    what = (
+        f"the harness{of} was killed{maybe}: its last record is of {case.when(at)}{case.meanwhile(wait, at)}"
+    )
     if wait is not None:
         what += f", since {case.when(wait.since)}"
     others = [Clue(f"also: {case.waiter(other)}", other.since, "waits") for other in waits[:-1][-3:]]
@@ -99,7 +101,7 @@ def _running_hooks(case: Case) -> list[Clue]:
 
 def _holds(case: Case) -> list[Clue]:
     return [
-        Clue(f"{_held(case, hold)} since {case.when(hold.at)}", hold.at)
+        Clue(f"{_held(case, hold)} since {case.when(hold.at)}", hold.at, "holds")
         for hold in list(case.story.holds.values())[:2]
     ]
 
@@ -127,7 +129,8 @@ def goes_on(case: Case) -> Diagnosis | None:
     waits = story.waits
     wait = waits[-1] if waits else None
     state = plain(story.state or case.snapshot.get("state") or "configured")
-    what = f"nothing went wrong as far as is known: {state}, {case.when(story.last)}{case.meanwhile(wait)}"
+    what = f"nothing went wrong as far as is known: {state}, {case.when(story.last)}"
+    what += case.meanwhile(wait, story.last)
     told = [*_running_hooks(case), *clues.steps(case), *clues.consoles(case, story.last)]
     return case.found("unfinished", None, what, told, wait, "unfinished")
 

@@ -4,7 +4,6 @@ from vmfsm.timeline import Record
 
 from . import clues
 from .case import Case, Diagnosis
-from .story import Wait
 from .words import plain, quoted
 
 _KINDS = {
@@ -48,8 +47,7 @@ def lost(case: Case) -> Diagnosis | None:
         *clues.steps(case),
         *clues.missing(case),
     ]
-    late = "" if wait is not None else _told_later(case, at)
-    return case.found(kind, at, f"{what}{words}, {case.when(at)}{case.meanwhile(wait)}{late}", told, wait)
+    return case.found(kind, at, f"{what}{words}, {case.when(at)}{case.meanwhile(wait, at)}", told, wait)
 
 
 def _named(case: Case, verdict: Record) -> tuple[str, str]:
@@ -71,9 +69,3 @@ def _source(verdict: Record) -> str:
     if not source:
         return ""
     return "QEMU's output" if source == "output" else f"console '{plain(source)}'"
-
-
-def _told_later(case: Case, at: float) -> str:
-    waits = (wait for wait in case.story.failed_waits if wait.since > at and wait.outcome == "panicked")
-    told: Wait | None = next(waits, None)
-    return f"; {case.waiter(told)} later, and was told" if told is not None else ""

@@ -66,9 +66,7 @@ def _timed_out(case: Case, wait: Wait) -> Diagnosis:
     what = f"{line_of(wait)} came to nothing within {limit}"
     by = f" ({_caller(case, wait)}, {case.when(wait.until)})"
     if wait.resets >= _MANY_RESETS:
-        resets = (
-            f"the guest reset itself {times(wait.resets, 'time')} meanwhile, which seems to be a boot loop"
-        )
+        resets = f"the guest seems to be in a boot loop: {times(wait.resets, 'reset')} meanwhile"
         return _found(case, "boot-loop", f"{resets}: {what}{by}", wait)
     if not wait.operation.startswith(("expect(", "follow", "wait")) or wait.operation.startswith("wait_"):
         return _found(case, "timeout", f"{what}{by}", wait)
@@ -78,9 +76,8 @@ def _timed_out(case: Case, wait: Wait) -> Diagnosis:
     tail = max(wait.consoles.values(), key=lambda tail: tail.at)
     silence = wait.until - heard
     if silence < _SILENT * (wait.until - wait.since):
-        return _found(
-            case, "timeout", f"{what}{by}, though the guest went on talking: last {quoted(tail.line)}", wait
-        )
+        talking = f"the guest went on talking, last {quoted(tail.line)}"
+        return _found(case, "timeout", f"{what}{by}; {talking}", wait)
     seems = "seems to wait for input" if tail.is_prompt else "seems to hang"
     told = f"it had been silent for {seconds(silence)}, after {quoted(tail.line)}"
     return _found(case, "guest-hang", f"the guest {seems}: {what}{by}; {told}", wait)

@@ -5,6 +5,7 @@
 
 import re
 import unicodedata
+from functools import cache
 
 from markupsafe import Markup, escape
 
@@ -32,6 +33,8 @@ def is_unseen(char: str) -> bool:
 
 def plain(text: str) -> str:
     """`text` with each character seen: for attributes, titles, file names."""
+    if not text.isascii():
+        text = _tower().sub(lambda found: "".join(map(sign, found[0])), text)
     return text if text.isprintable() else "".join(sign(c) if is_unseen(c) else c for c in text)
 
 
@@ -41,10 +44,27 @@ def visible(text: str, most: int = LONGEST) -> Markup:
     more = len(text) - most
     if more > 0:
         text = text[:most]
-    shown = escape(text) if text.isprintable() else Markup("").join(map(_piece, _MARKED.split(text)))
+    pieces = [text] if text.isascii() else _tower().split(text)
+    shown = Markup("").join(_signs(piece) if odd % 2 else _shown(piece) for odd, piece in enumerate(pieces))
     if more > 0:
         shown += Markup(' <span class="cut">… {:,} more characters</span>').format(more)
     return shown
+
+
+@cache
+def _tower() -> re.Pattern[str]:
+    """Marks upon more marks on a letter than any script has: they would reach over the lines around it."""
+    marks = "".join(char for char in map(chr, range(0x300, 0x20000)) if unicodedata.category(char)[0] == "M")
+    marks += "\U000e0100-\U000e01ef"
+    return re.compile(f"((?<=[{marks}]{{4}})[{marks}]+)")
+
+
+def _signs(marks: str) -> Markup:
+    return Markup('<span class="unseen">{}</span>').format("".join(map(sign, marks)))
+
+
+def _shown(text: str) -> Markup:
+    return escape(text) if text.isprintable() else Markup("").join(map(_piece, _MARKED.split(text)))
 
 
 def _piece(piece: str) -> Markup:

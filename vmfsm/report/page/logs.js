@@ -167,13 +167,16 @@ class LogPane {
       shown.append(text.slice(0, text.length - this.log.file.length), linkTo(this.log.file, -1));
       return shown;
     }
-    const cut = text.slice(0, LONGEST_ROW);
-    if (this.pattern && typeof entry === "number") shown.append(highlighted(cut, this.pattern));
-    else shown.append(visible(cut));
+    const isSearched = this.pattern && typeof entry === "number";
+    const match = isSearched ? text.search(this.pattern) : -1;
+    const from = match > LONGEST_ROW / 2 ? Math.min(match - 100, Math.max(0, text.length - LONGEST_ROW)) : 0;
+    if (from) shown.append("… ");
+    const part = cut(text, from, from + LONGEST_ROW);
+    shown.append(isSearched ? highlighted(part, this.pattern) : visible(part));
     if (text.length > LONGEST_ROW) {
       const button = element("button", { type: "button", class: "all", tabindex: -1 }, `show all ${text.length.toLocaleString("en")} characters`);
       button.addEventListener("click", () => showLine(this.log, text, this.timeOf(row)));
-      shown.append(" … ", button);
+      shown.append(from + LONGEST_ROW < text.length ? " … " : " ", button);
     }
     return shown;
   }

@@ -1,0 +1,13 @@
+"""Pages as `vmfsm report` makes them."""
+
+from pathlib import Path
+
+from vmfsm import report
+from vmfsm.report import rendering
+
+
+def page_of(target: Path, *sources: Path, compare: bool = False) -> Path:
+    """Written to `target`."""
+    data = report.data(sources, compare=compare, page=str(target))
+    target.write_text(rendering.render(data), "utf-8")
+    return target

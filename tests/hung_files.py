@@ -13,22 +13,25 @@ import pytest
 _FAN_CLASS_CONTENT = 0x4
 _FAN_CLOEXEC = 0x1
 _FAN_MARK_ADD = 0x1
+_FAN_MARK_MOUNT = 0x10
 _FAN_OPEN_PERM = 0x10000
 _FAN_EVENT_ON_CHILD = 0x8000000
+_FAN_ONDIR = 0x40000000
 _AT_FDCWD = -100
 
 
 class Hung:
     """The kernel asks us about each open, and gets no answer (`fanotify(7)`, `FAN_OPEN_PERM`)."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, whole_mount: bool) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         self._fd = libc.fanotify_init(_FAN_CLASS_CONTENT | _FAN_CLOEXEC, os.O_RDONLY)
         if self._fd < 0 and ctypes.get_errno() == errno.EPERM:
             pytest.skip("fanotify_init(2) is not permitted: it takes CAP_SYS_ADMIN")
         assert self._fd >= 0, os.strerror(ctypes.get_errno())
-        events = ctypes.c_uint64(_FAN_OPEN_PERM | _FAN_EVENT_ON_CHILD)
-        marked = libc.fanotify_mark(self._fd, _FAN_MARK_ADD, events, _AT_FDCWD, os.fsencode(directory))
+        events = ctypes.c_uint64(_FAN_OPEN_PERM | (_FAN_ONDIR if whole_mount else _FAN_EVENT_ON_CHILD))
+        flags = _FAN_MARK_ADD | (_FAN_MARK_MOUNT if whole_mount else 0)
+        marked = libc.fanotify_mark(self._fd, flags, events, _AT_FDCWD, os.fsencode(directory))
         assert marked == 0, os.strerror(ctypes.get_errno())
 
     @property
@@ -46,9 +49,12 @@ class Hung:
 
 
 @contextlib.contextmanager
-def hung(directory: Path) -> Iterator[Hung]:
-    """What is opened in `directory` hangs, until it is released, at the latest at the end."""
-    it = Hung(directory)
+def hung(directory: Path, *, whole_mount: bool = False) -> Iterator[Hung]:
+    """What is opened in `directory` hangs, until it is released, at the latest at the end.
+
+    :param whole_mount: and whatever is below it: it is where a file system is mounted.
+    """
+    it = Hung(directory, whole_mount=whole_mount)
     try:
         yield it
     finally:

@@ -61,7 +61,7 @@ class Collection:
 
     @property
     def trouble(self) -> str | None:
-        """Why there is none."""
+        """Why there is none, or none that is of use."""
         return self._trouble
 
     async def begin(self, *, is_live: bool = True) -> None:
@@ -111,6 +111,10 @@ class Collection:
             await self._stage(share * 0.2, lambda: self._say(contents, found))
         if contents.hangs:
             self._trouble = f"{contents.folder.path}: the file system does not answer"
+        elif not {file.file for file in contents.files}.issuperset(_OWN):
+            why = contents.missing[-1][1] if contents.missing else "there was no time"
+            self._trouble = f"{contents.folder.path}: {why}"
+            await self._stage(share * 0.2, lambda: contents.in_time(contents.folder.remove_if_empty))
 
     async def open(self) -> None:
         """Make the directory, which nothing but the caller bounds."""

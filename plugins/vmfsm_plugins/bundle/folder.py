@@ -96,6 +96,11 @@ class Folder:
         with contextlib.suppress(OSError), self._opened() as directory:
             os.unlink(name, dir_fd=directory)
 
+    def remove_if_empty(self) -> None:
+        """It is of no use."""
+        with contextlib.suppress(OSError):
+            os.rmdir(self.path)
+
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:
         fd = os.open(self.path, _DIRECTORY)

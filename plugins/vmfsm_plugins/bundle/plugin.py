@@ -139,10 +139,11 @@ class _Active(Bundles):
                 return
             collection = self._collection or await self._begin(machine)
             await collection.finish()
-            self._collection, self._is_done, self._path = None, True, collection.path
+            self._collection, self._is_done = None, True
             if collection.path is None or collection.trouble is not None:
                 text = f"no bundle could be made: {collection.trouble}"
             else:
+                self._path = collection.path
                 text = f"bundle: {collection.path}"
             await _say(printable(f"vmfsm: {machine.name}: {text}".replace("\n", " ")))
 

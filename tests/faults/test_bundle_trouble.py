@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import stat
 import time
@@ -195,7 +196,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "uses_pid").write_text("0\n")
     monkeypatch.setattr(cores, "_PATTERN", str(tmp_path / "pattern"))
     monkeypatch.setattr(cores, "_USES_PID", str(tmp_path / "uses_pid"))
-    monkeypatch.setattr(cores.resource, "getrlimit", lambda which: (cores.resource.RLIM_INFINITY,) * 2)
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY,) * 2)
     return tmp_path
 
 
@@ -228,7 +229,7 @@ def test_where_there_is_no_core(system: Path, pattern: str, why: str) -> None:
 
 def test_a_limit_for_cores(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (system / "pattern").write_text("core\n")
-    monkeypatch.setattr(cores.resource, "getrlimit", lambda which: (0, 0))
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (0, 0))
     assert "ulimit -c unlimited" in cores.find(77, str(system), 0).why
 
 

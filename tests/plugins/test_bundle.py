@@ -440,6 +440,10 @@ def test_while_another_thread_ends_it(vm: Machine, tmp_path: Path) -> None:
         vm.shutdown()
 
     ending = InThread(end)
-    asking = InThread(lambda: (begun.set(), vm.bundle(tmp_path, timeout=LONG))[1])
-    Seen(str(asking.result()))
+
+    def ask() -> str:
+        begun.set()
+        return vm.bundle(tmp_path, timeout=LONG)
+
+    Seen(InThread(ask).result())
     ending.result()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
 
-from vmfsm import ConfigError, Machine, diagnosis, recording
+from vmfsm import Machine, diagnosis, recording
 from vmfsm_plugins.blocking import in_thread
 
 from . import cores, live, report, texts
@@ -71,15 +71,22 @@ class Collection:
         """
         wanted = self._wanted
         if self._contents is None:
-            await self._stage(_OF_FOLDER, self.open)
+            await self._stage("the directory", _OF_FOLDER, self.open)
         contents = self._contents
         if contents is None:
             return
-        await self._stage(_OF_FOLDER, lambda: contents.json("snapshot.json", "the machine", self._picture))
+        await self._stage(
+            "room for what is written last", _OF_FOLDER, lambda: contents.in_time(contents.folder.reserve)
+        )
+        await self._stage(
+            "the snapshot", _OF_FOLDER, lambda: contents.json("snapshot.json", "the machine", self._picture)
+        )
         seconds = wanted.timeout * _OF_LIVE
         if is_live and self._machine.pid is not None:
             await self._stage(
-                1.0, lambda: live.collect(self._machine, contents, seconds, memory=wanted.memory)
+                "what QEMU tells",
+                1.0,
+                lambda: live.collect(self._machine, contents, seconds, memory=wanted.memory),
             )
         else:
             contents.lack("what only a living QEMU tells (registers, devices, the screen)", "QEMU has ended")
@@ -90,9 +97,9 @@ class Collection:
         if contents is None:
             return
         self._has_logs = True
-        await self._stage(_OF_LOGS, lambda: texts.logs(self._machine, contents))
+        await self._stage("the logs", _OF_LOGS, lambda: texts.logs(self._machine, contents))
         if cores.makes_one(self._machine.exit_status):
-            await self._stage(_OF_LOGS, lambda: self._core(contents))
+            await self._stage("QEMU's core", _OF_LOGS, lambda: self._core(contents))
 
     async def finish(self) -> None:
         """When all is told: the recording, the page, and what is said of it all."""
@@ -103,18 +110,20 @@ class Collection:
             await self.logs()
         left = max(self._wanted.timeout - self._spent, self._wanted.timeout * _RESERVE)
         share = left / self._wanted.timeout
-        await self._stage(share * 0.3, lambda: self._history(contents))
-        found = await self._stage(share * 0.3, self._diagnose)
-        await self._stage(share * 0.2, lambda: self._say(contents, found))
+        await self._stage("the recording", share * 0.3, lambda: self._history(contents))
+        found = await self._stage("the cause", share * 0.3, self._diagnose)
+        await self._stage("the README", share * 0.2, lambda: self._say(contents, found))
         if self._wanted.report:
             await self._report(contents, max(0.0, self._wanted.timeout - self._spent))
-            await self._stage(share * 0.2, lambda: self._say(contents, found))
+            await self._stage("the README", share * 0.2, lambda: self._say(contents, found))
         if contents.hangs:
             self._trouble = f"{contents.folder.path}: the file system does not answer"
         elif not {file.file for file in contents.files}.issuperset(_OWN):
             why = contents.missing[-1][1] if contents.missing else "there was no time"
             self._trouble = f"{contents.folder.path}: {why}"
-            await self._stage(share * 0.2, lambda: contents.in_time(contents.folder.remove_if_empty))
+            await self._stage(
+                "its removal", share * 0.2, lambda: contents.in_time(contents.folder.remove_if_empty)
+            )
 
     async def open(self) -> None:
         """Make the directory, which nothing but the caller bounds."""
@@ -179,6 +188,7 @@ class Collection:
             self._spent += asyncio.get_running_loop().time() - begin
 
     async def _say(self, contents: Contents, found: diagnosis.Diagnosis | None) -> None:
+        await contents.in_time(contents.folder.release)
         told = [file for file in contents.files if file.file not in _OWN]
         await contents.text(
             "README.txt",
@@ -215,7 +225,7 @@ class Collection:
 
     # -- stages ---------------------------------------------------------------------------------------------
 
-    async def _stage(self, share: float, work: Callable[[], Awaitable[T]]) -> T | None:
+    async def _stage(self, what: str, share: float, work: Callable[[], Awaitable[T]]) -> T | None:
         """Do a piece of work within a share of the time; `None` where that was too short, or it failed."""
         seconds = self._wanted.timeout * share
         begin = asyncio.get_running_loop().time()
@@ -223,13 +233,13 @@ class Collection:
             async with asyncio.timeout(seconds):
                 return await work()
         except TimeoutError:
-            self._lack_rest(f"not done after {seconds:.1f} s")
-        except (OSError, ConfigError) as error:
-            self._lack_rest(str(error))
+            self._lack(what, f"not done after {seconds:.1f} s")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it may not hide what the bundle is made for
+            self._lack(what, str(error) or type(error).__name__)
         finally:
             self._spent += asyncio.get_running_loop().time() - begin
         return None
 
-    def _lack_rest(self, why: str) -> None:
+    def _lack(self, what: str, why: str) -> None:
         if self._contents is not None:
-            self._contents.lack("something", why)
+            self._contents.lack(what, why)

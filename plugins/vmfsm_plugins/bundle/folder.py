@@ -17,6 +17,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PIECE = 1024 * 1024
 MOST_OF_A_FILE = 256 * 1024 * 1024
 """Bytes that are copied of one file: of a longer one the beginning and the end."""
+_RESERVE, _RESERVED = ".room", 32 * 1024
 _serials = itertools.count(1)
 
 
@@ -96,9 +97,23 @@ class Folder:
         with contextlib.suppress(OSError), self._opened() as directory:
             os.unlink(name, dir_fd=directory)
 
+    def reserve(self) -> None:
+        """Keep room for what is written last.
+
+        :raises OSError: when there is none.
+        """
+        self.write(_RESERVE, [bytes(_RESERVED)])
+
+    def release(self) -> None:
+        """Give it back."""
+        self.remove(_RESERVE)
+
     def remove_if_empty(self) -> None:
-        """It is of no use."""
-        with contextlib.suppress(OSError):
+        """It is of no use where nothing is in its files."""
+        with contextlib.suppress(OSError), self._opened() as directory:
+            for name in os.listdir(directory):
+                if not os.stat(name, dir_fd=directory, follow_symlinks=False).st_size:
+                    os.unlink(name, dir_fd=directory)
             os.rmdir(self.path)
 
     @contextlib.contextmanager

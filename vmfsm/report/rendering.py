@@ -57,6 +57,7 @@ def render(data: Mapping[str, Any]) -> str:
         .render(
             data=data,
             main=_main_machine(data),
+            titles=_titles(data),
             lanes=_lanes,
             ordered=_ordered,
             spent=lambda item: times.spent(item, data["length"]),
@@ -144,6 +145,20 @@ def _main_machine(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
         if machine["key"] == data["primary"]:
             return machine
     return machines[0] if machines else None
+
+
+def _titles(data: Mapping[str, Any]) -> dict[str, str]:
+    """What each machine is called, as `page/data.js` does: no two are called the same."""
+    titles: dict[str, str] = {}
+    for number, machine in enumerate(data["machines"]):
+        launch = machine["launch"] or 1
+        title = machine["name"] + (f" (launch {launch})" if launch > 1 else "")
+        if data["comparison"] and number < len(data["comparison"]["names"]):
+            title = data["comparison"]["names"][number]
+        if title in titles.values():
+            title += f" ({machine['source']})"
+        titles[machine["key"]] = title
+    return titles
 
 
 def _lanes(machine: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

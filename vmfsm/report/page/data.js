@@ -13,8 +13,13 @@ const machines = report.machines;
 const lanes = [];
 const failures = [];
 
-for (const machine of machines) {
+machines.forEach((machine, number) => {
   machine.title = machine.name + (machine.launch > 1 ? ` (launch ${machine.launch})` : "");
+  if (report.comparison) machine.title = report.comparison.names[number] || machine.title;
+  if (machines.slice(0, number).some((other) => other.title === machine.title)) machine.title += ` (${machine.source})`;
+});
+
+for (const machine of machines) {
   for (const lane of machine.lanes) {
     lane.machine = machine;
     lane.name = `${lane.title} of ${machine.title}`;

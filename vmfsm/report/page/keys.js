@@ -57,7 +57,7 @@ function nearestIn(lane, t) {
   const near = (view.to - view.from) / 100;
   const ranks = lane.items.map((item) => {
     const away = Math.max(item.t - t, t - endOf(item), 0);
-    return away > near ? away : -near * TONES.indexOf(item.tone);
+    return away > near ? away : away / 2 - near * TONES.indexOf(item.tone);
   });
   return d3.minIndex(ranks);
 }

@@ -268,7 +268,15 @@ function buildLogs(parent) {
     panes.push(...made);
     parent.append(...made.map((pane) => pane.section));
   }
-  for (const pane of panes) pane.measure();
+  const resized = new ResizeObserver((entries) => {
+    for (const pane of panes) {
+      if (entries.some((entry) => entry.target === pane.rows)) pane.isWrapped ? pane.place() : pane.redraw();
+    }
+  });
+  for (const pane of panes) {
+    pane.measure();
+    resized.observe(pane.rows);
+  }
 }
 
 function paneOf(log) {

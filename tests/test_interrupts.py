@@ -21,8 +21,19 @@ import pytest
 from tests.at_line import AtLine
 from tests.conftest import MakeMachine
 from tests.waiting import LIMIT, InThread, is_alive, until
-from vmfsm import Companion, LaunchPlan, Machine, MachineTimeout, PluginError, Reason, State, hookimpl
+from vmfsm import (
+    Companion,
+    LaunchPlan,
+    Machine,
+    MachineTimeout,
+    PluginError,
+    Reason,
+    State,
+    hookimpl,
+    serving,
+)
 from vmfsm.errors import describe
+from vmfsm.iothread import IOThread
 from vmfsm.process import Process
 
 SEEDS = int(os.environ.get("VMFSM_TEST_SEEDS", "60"))
@@ -450,6 +461,33 @@ def test_twice_at_random(bare: MakeMachine, seed: int) -> None:
         vm.shutdown()
     shut_down(vm, *interrupts)
     check(vm, bystander, *interrupts)
+
+
+@pytest.mark.parametrize("end", [Machine.shutdown, Machine.kill])
+@pytest.mark.parametrize("launches", [0, 1])
+def test_twice_before_it_has_begun(
+    bare: MakeMachine, monkeypatch: pytest.MonkeyPatch, end: Callable[[Machine], None], launches: int
+) -> None:
+    """The I/O thread is late: who ends the machine ends the launch that is still to come, too."""
+    vm = bare()
+    for _ in range(launches):
+        vm.launch().shutdown()
+    go = threading.Event()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(serving, "serve", interrupted)
+        patch.setattr(serving, "hand_over", interrupted)
+        IOThread.get().post(go.wait, LIMIT)
+        with pytest.raises(KeyboardInterrupt):
+            vm.launch()
+    threading.Timer(0.2, go.set).start()
+    end(vm)
+    assert [one.dest for one in vm.history].count(State.LAUNCHING) == launches + 1
+    assert vm.state in FINAL
+    assert vm.pid is None
 
 
 class Traced:

@@ -121,6 +121,9 @@ class Machine:
         self._holds = Holds(self._clock, functools.partial(holding.ended, self))
         self._hold_was_told = False
         self._launch: Launch | None = None
+        self._asked: object = None
+        """The launch that was asked for last, on whatever thread; `_begun` is the one that was begun last."""
+        self._begun: object = None
         self._failures = Failures()
         """Of the last launch, and of what is before the first."""
         claim(plugins)
@@ -359,6 +362,7 @@ class Machine:
             raise error from lack
         caller = Caller(io, Wait("launch", deadline))
         try:
+            self._asked = caller
             io.post(self._begin, io, caller, deadline)
             serving.serve(self, caller, deadline, "launch")
         except MachineTimeout as late:  # the I/O thread is held up; it will end the launch as soon as it can
@@ -389,6 +393,7 @@ class Machine:
             raise ConfigError(f"guest must be True or False, not {guest!r}", field="guest", machine=self.name)
         deadline = self.deadline(timeout)
         self._refuse_in_child("shutdown")
+        self._catch_up(deadline)
         launch = self._launch
         if launch is None:
             return
@@ -407,6 +412,7 @@ class Machine:
         __tracebackhide__ = True
         deadline = self.deadline(timeout)
         self._refuse_in_child("kill")
+        self._catch_up(deadline)
         launch = self._launch
         if launch is None:
             self._holds.end()
@@ -721,7 +727,26 @@ class Machine:
 
     # -- on the I/O thread ----------------------------------------------------------------------------------
 
+    def _catch_up(self, deadline: Deadline) -> None:
+        """Let a launch begin that was asked for, and whose caller was interrupted before it had.
+
+        Where the I/O thread is late with it, what ends the machine would else find nothing to end.
+        """
+        asked, launch = self._asked, self._launch
+        is_over = launch is None or launch.final is not None
+        if asked is self._begun or not is_over or IOThread.is_current():
+            return
+        begun = threading.Event()
+
+        def note() -> None:
+            self._begun = asked  # also where the interrupt was so early that nothing was posted
+            begun.set()
+
+        IOThread.get().post(note)
+        begun.wait(deadline.remaining())
+
     def _begin(self, io: IOThread, caller: Caller, deadline: Deadline) -> None:
+        self._begun = caller
         if Event.LAUNCH.value not in self._lifecycle.allowed():
             caller.release(self._refused("launch"))
             return

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from tests.conftest import MakeMachine
-from tests.waiting import SLACK, until
+from tests.waiting import LIMIT, SLACK, until
 from vmfsm import LaunchError, Machine, Reason, Record, State, Transition, hookimpl
-from vmfsm.observers import PATIENCE
+from vmfsm.observers import PATIENCE, Observers
 
 ENDLESS = 60.0
 
@@ -57,10 +57,17 @@ class Flooding:
             machine.record("flood", {"serial": serial}, size=size)
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls wait for observers for as long as those take on a busy machine."""
+    monkeypatch.setattr(Observers.told, "__defaults__", (LIMIT,))
+
+
 def raise_it() -> None:
     raise RuntimeError("no good")
 
 
+@pytest.mark.usefixtures("patient")
 def test_told_all_once_in_order_when_the_call_returns(bare: MakeMachine) -> None:
     observer = Observer()
     machine = bare(observer)
@@ -75,6 +82,7 @@ def test_told_all_once_in_order_when_the_call_returns(bare: MakeMachine) -> None
     assert all(name.startswith("vmfsm-observer-") for name in observer.threads), observer.threads
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
     "end", [Machine.kill, lambda machine: machine.wait(timeout=30)], ids=["kill", "wait"]
 )
@@ -87,6 +95,7 @@ def test_told_by_the_time_other_calls_return(bare: MakeMachine, end: Callable[[M
     assert observer.records_seen == list(machine.timeline)
 
 
+@pytest.mark.usefixtures("patient")
 def test_told_by_the_time_a_launch_has_failed(bare: MakeMachine) -> None:
     observer = Observer()
     machine = bare(observer, cwd="/nonexistent")
@@ -100,6 +109,7 @@ def test_told_by_the_time_a_launch_has_failed(bare: MakeMachine) -> None:
     assert observer.records_seen == list(machine.timeline)
 
 
+@pytest.mark.usefixtures("patient")
 def test_several_observers_are_told_the_same(bare: MakeMachine) -> None:
     observers = [Observer(name) for name in "abc"]
     bare(*observers).launch().shutdown()
@@ -107,6 +117,7 @@ def test_several_observers_are_told_the_same(bare: MakeMachine) -> None:
     assert observers[0].records_seen == observers[1].records_seen == observers[2].records_seen
 
 
+@pytest.mark.usefixtures("patient")
 def test_many_records_arrive_once_and_in_order(bare: MakeMachine) -> None:
     observer = Observer()
     machine = bare(observer).launch()
@@ -117,6 +128,7 @@ def test_many_records_arrive_once_and_in_order(bare: MakeMachine) -> None:
     assert observer.batches < 1_000, "in batches, not one by one"
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("hook", ["records", "state_changed"])
 def test_one_that_raises_is_logged_and_switched_off(
     bare: MakeMachine, caplog: pytest.LogCaptureFixture, hook: str
@@ -145,6 +157,7 @@ def test_one_that_raises_is_logged_and_switched_off(
     assert len(caplog.records) == 1
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("odd", [KeyboardInterrupt, SystemExit])
 def test_what_is_no_exception_changes_nothing_either(
     bare: MakeMachine, caplog: pytest.LogCaptureFixture, odd: type[BaseException]
@@ -159,6 +172,7 @@ def test_what_is_no_exception_changes_nothing_either(
     assert machine.plugin("other").transitions == list(machine.history)
 
 
+@pytest.mark.usefixtures("patient")
 def test_switched_off_for_this_machine_only(bare: MakeMachine, caplog: pytest.LogCaptureFixture) -> None:
     one = bare(Observer(records=raise_it)).launch()
     two = bare(healthy := Observer()).launch()
@@ -174,11 +188,12 @@ def test_a_slow_one_loses_the_oldest_records_and_is_told(bare: MakeMachine) -> N
     machine = bare(observer)
     try:
         machine.launch()
-        before = len(observer.records_seen)
+        before, there = len(observer.records_seen), len(list(machine.timeline))
         machine.run(Flooding.flood(machine, 1_000, 1 << 20), timeout=30, operation="flood")
     finally:
         release.set()
     machine.shutdown()
+    until(lambda: observer.records_seen[-1:] == list(machine.timeline)[-1:])
     seen = observer.records_seen[before:]
     floods = [record.data["serial"] for record in seen if record.kind == "flood"]
     assert 1 <= len(floods) <= 16, "16 MiB of them"
@@ -187,11 +202,11 @@ def test_a_slow_one_loses_the_oldest_records_and_is_told(bare: MakeMachine) -> N
     lost = dropped.data["records"]
     assert isinstance(lost, int)
     others = lost - (1_000 - len(floods))
-    assert 0 <= others <= 5, "a few records of the launch were waiting, too"
+    assert 0 <= others <= there, "a few records of the launch were waiting, too"
     assert seen == sorted(seen, key=lambda record: record.at)
     kinds = [record.kind for record in seen]
     assert kinds.index("dropped") < kinds.index("flood"), "it is told where the gap is"
-    assert observer.transitions == list(machine.history), "changes of state are never lost"
+    until(lambda: observer.transitions == list(machine.history))  # changes of state are never lost
 
 
 def test_a_slow_one_holds_nobody_up_for_long(bare: MakeMachine) -> None:
@@ -210,6 +225,7 @@ def test_a_slow_one_holds_nobody_up_for_long(bare: MakeMachine) -> None:
     until(lambda: observer.transitions == list(machine.history))
 
 
+@pytest.mark.usefixtures("patient")
 def test_an_observer_may_read_the_machine(bare: MakeMachine) -> None:
     seen: list[object] = []
     observer = Observer()

@@ -22,7 +22,6 @@ from . import (
     ownership,
     qmp,
     recorder,
-    report_page,
     verdicts,
 )
 from .facts import facts
@@ -42,7 +41,6 @@ BENCHMARKS = {
     "many": many,
     "compat": compat,
     "cli": cli,
-    "report": report_page,
 }
 
 

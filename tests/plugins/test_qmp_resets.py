@@ -114,11 +114,11 @@ def resetting(times: int) -> FakeQEMU:
 
 @pytest.mark.parametrize("most", [0, 10**30])
 def test_extreme_limits(monitored: MakeMachine, most: int) -> None:
-    vm = monitored(fake=resetting(5), qmp={"boot_loop": (most, 1.0)})
+    vm = monitored(fake=resetting(5), qmp={"boot_loop": (most, 3.0)})
     for n in (1, 2):
         vm.qmp.execute("loop")
         assert verdicts(vm) == (n if most == 0 else 0)
-        time.sleep(1.01)  # as long as it takes that these do not count any more
+        time.sleep(3.01)  # as long as it takes that these do not count any more
 
 
 def test_by_default(monitored: MakeMachine) -> None:
@@ -132,11 +132,11 @@ def test_by_default(monitored: MakeMachine) -> None:
 
 
 def test_another_loop_is_another_verdict(monitored: MakeMachine) -> None:
-    vm = monitored(fake=resetting(10), qmp={"boot_loop": (4, 1.0)})
+    vm = monitored(fake=resetting(10), qmp={"boot_loop": (4, 3.0)})
     for n in (1, 2):
         vm.qmp.execute("loop")
         assert verdicts(vm) == n
-        time.sleep(1.01)  # as long as it takes that these do not count any more
+        time.sleep(3.01)  # as long as it takes that these do not count any more
         vm.qmp.execute("reset")
         assert verdicts(vm) == n
     assert vm.qmp.resets == 22

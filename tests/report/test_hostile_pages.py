@@ -1,5 +1,7 @@
 """What guests print is shown, and does nothing: in the real browser, whatever it is."""
 
+import json
+import re
 import unicodedata
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from tests.report.browser import overflow
 from tests.report.conftest import OpenPage
 from tests.report.pages import page_of
 from tests.waiting import LIMIT
+from vmfsm import report
+from vmfsm.report import text as terminal
 
 PHONE: ViewportSize = {"width": 390, "height": 844}
 WIDE: ViewportSize = {"width": 1280, "height": 900}
@@ -151,6 +155,26 @@ def test_without_scripts(recorded: Path, tmp_path: Path, open_page: OpenPage) ->
     text = page.locator("main").inner_text()
     assert "<script>alert('script')</script>" in text
     assert "<U+202E>gnp.exe<U+202C>" in text
+
+
+def test_on_a_terminal(recorded: Path, tmp_path: Path) -> None:
+    tampered = hostile.spread(recorded, tmp_path / "tampered.jsonl")
+    for path in (recorded, tampered):
+        assert not unseen(terminal.render(report.data([path])))
+
+
+def test_files_beside_the_page(recorded: Path, tmp_path: Path) -> None:
+    """Whatever a console is called, its text is in a file of a plain name in the directory for that."""
+    flood = "for _ in range(100): consoles[0].sendall(b'\\n' * 10000)\nconsoles[0].sendall(b'THE END')"
+    long = hostile.flood(tmp_path / "records", flood, "THE END")
+    named = tmp_path / "named.jsonl"
+    name = json.dumps(f"../../etc/{hostile.ALL[:200]}")
+    named.write_text(long.read_text("ascii").replace('"console":"console"', f'"console":{name}'), "ascii")
+    page = page_of(tmp_path / "out" / "page.html", named)
+    files = [path for path in page.parent.rglob("*") if path.is_file() and path != page]
+    assert files
+    assert all(re.fullmatch(r"[\w.+@:-]+", path.name, re.ASCII) for path in files)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["named.jsonl", "out", "records"]
 
 
 @pytest.mark.parametrize(

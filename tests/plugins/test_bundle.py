@@ -370,7 +370,7 @@ def test_while_it_is_held(vm: Machine, tmp_path: Path) -> None:
     """Its clock stands still, and this is bounded all the same."""
     stop_process(vm.pid)
     with vm.hold():
-        it = Seen(vm.bundle(tmp_path, timeout=2))
+        it = Seen(vm.bundle(tmp_path, timeout=10))
     assert "QEMU's monitor does not answer" in it.missing["QEMU's run state"]
     send(vm.pid, signal.SIGCONT)
 

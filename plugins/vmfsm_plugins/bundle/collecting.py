@@ -2,7 +2,6 @@
 
 import asyncio
 import datetime
-import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
@@ -130,7 +129,7 @@ class Collection:
         wanted, name = self._wanted, self._machine.name
         try:
             folder: Folder = await in_thread(
-                lambda: make(wanted.directory, name, self._made), lambda folder: os.rmdir(folder.path)
+                lambda: make(wanted.directory, name, self._made), Folder.remove_if_empty
             )
         except (OSError, RuntimeError) as error:
             self._trouble = f"{wanted.directory}: {getattr(error, 'strerror', None) or error}"
@@ -164,8 +163,7 @@ class Collection:
     async def _diagnose(self) -> diagnosis.Diagnosis:
         assert self.path is not None
         path = f"{self.path}/{texts.RECORDING}"
-        assert self._contents is not None
-        return await self._contents.in_time(lambda: diagnosis.diagnose(recording.read(path)))
+        return await in_thread(lambda: diagnosis.diagnose(recording.read(path)))
 
     async def _report(self, contents: Contents, seconds: float) -> None:
         what = "the report"

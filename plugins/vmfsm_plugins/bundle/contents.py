@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import threading
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeVar
 
@@ -37,9 +38,14 @@ class Contents:
         """What could not be had, and why."""
         self.doomed: list[str] = []
         """Names of files that are not whole, and to be removed."""
-        self.hangs = False
-        """The file system does: nobody waits for it any more."""
+        self._late: threading.Event | None = None
+        """Set when what nobody waits for any more is over after all."""
         self._machine = machine
+
+    @property
+    def hangs(self) -> bool:
+        """The file system does: nobody waits for it any more."""
+        return self._late is not None and not self._late.is_set()
 
     def lack(self, what: str, why: str) -> None:
         """It could not be had."""
@@ -99,10 +105,18 @@ class Contents:
         """
         if self.hangs:
             raise OSError(0, _NO_ANSWER)
+        over = threading.Event()
+
+        def call() -> T:
+            try:
+                return function()
+            finally:
+                over.set()
+
         try:
-            return await in_thread(function)
+            return await in_thread(call)
         except asyncio.CancelledError:  # its time is up
-            self.hangs = True
+            self._late = over
             raise
         except RuntimeError as error:  # no thread can be had
             raise OSError(0, str(error)) from error

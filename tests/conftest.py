@@ -25,7 +25,7 @@ pytest_plugins = [
 settings.register_profile("vmfsm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("vmfsm")
 
-BUILT_IN = ("console", "fdpass", "logs", "migration", "qmp", "recorder", "snapshots", "verdicts")
+BUILT_IN = ("bundle", "console", "fdpass", "logs", "migration", "qmp", "recorder", "snapshots", "verdicts")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -22,6 +22,7 @@ from . import (
     ownership,
     qmp,
     recorder,
+    report_page,
     verdicts,
 )
 from .facts import facts
@@ -41,6 +42,7 @@ BENCHMARKS = {
     "many": many,
     "compat": compat,
     "cli": cli,
+    "report": report_page,
 }
 
 

@@ -247,3 +247,11 @@ def test_a_harness_that_is_killed(tmp_path: Path, last: str, sign: str, cause: s
     killed = r"\S+: the harness \(pid \d+\) was killed: its last record is of "
     assert re.fullmatch(killed + cause, it.cause), it
     assert any(re.fullmatch(clue, one.text) for one in it.clues), it
+
+
+def test_a_kill_that_was_too_quick_to_be_recorded_is_not_blamed_on_the_end_of_the_block() -> None:
+    died = wait(102.0, 103.0, "died", "MachineDied: vm: ended")
+    block = record("wait-begin", 103.2, operation="shutdown", thread="MainThread", caller="/t/a.py:1")
+    it = said(*UP, *died, failure(103.1, "MachineDied: vm: ended", "with"), block, *down(103.0, "killed"))
+    cause = "vm: the machine was ended by kill(), 3.0 s after launch, while test_a.py:7 waited for "
+    assert it.cause == cause + CALL["operation"]

@@ -11,7 +11,7 @@ from vmfsm_plugins.qmp import QMP
 from vmfsm import LaunchPlan, Machine, VMError, hookimpl
 from vmfsm.testing import GUEST_ARGS, FakeQEMU
 
-BUILT_IN = ("console", "fdpass", "logs", "migration", "qmp", "snapshots", "verdicts")
+BUILT_IN = ("bundle", "console", "fdpass", "logs", "migration", "qmp", "snapshots", "verdicts")
 MakeMachine = Callable[..., Machine]
 
 

@@ -1,19 +1,14 @@
 """`vmfsm bundle`: all that can be had of machines, for later, and for others."""
 
-from typing import Any
-
 import click
 
-from vmfsm.control import Client
-
 from .command import command, timeout_option
-from .failures import failure_of
 from .machines import EXITS, act_on, names_argument
 from .output import one_line
-from .status import ExitStatus, Failure
 
-_NO_ANSWER = """nobody but its harness can make a bundle. Where it was recorded (VMFSM_RECORD=DIRECTORY), its
-recording tells all the same: vmfsm report DIRECTORY"""
+_INSTEAD = """
+only its harness can make a bundle; where it is recorded (VMFSM_RECORD), its recording tells what happened:
+vmfsm report DIRECTORY"""
 
 
 @command(
@@ -36,14 +31,11 @@ def bundle(names: tuple[str, ...], output: str | None, memory: bool, timeout: fl
     Logs, the recording, registers, devices, a picture of the screen, and a README.txt that says where to look
     first. The path of each is printed. Their programs write them, as their users; the machines go on.
     """
-
-    def make(machine: Client) -> dict[str, Any]:
-        try:
-            return {"path": machine.bundle(output, memory=memory, timeout=timeout)}
-        except Exception as error:
-            failure = failure_of(error)
-            if failure.status is not ExitStatus.NO_ANSWER:
-                raise
-            raise Failure(str(failure), failure.status, hint=_NO_ANSWER) from None
-
-    act_on(names, make, lambda result: one_line(result["path"]), as_json=as_json, named=len(names) > 1)
+    act_on(
+        names,
+        lambda machine: {"path": machine.bundle(output, memory=memory, timeout=timeout)},
+        lambda result: one_line(result["path"]),
+        as_json=as_json,
+        named=len(names) > 1,
+        instead=_INSTEAD,
+    )

@@ -94,11 +94,13 @@ def act_on(
     *,
     as_json: bool,
     named: bool = True,
+    instead: str = "",
 ) -> None:
     """Do something to each of the machines, all at the same time, and report each in its turn.
 
     :param told: the words for what came of it.
     :param named: each behind the machine's name.
+    :param instead: what can be done where a harness does not answer.
 
     The exit status is that of the first one that failed.
     """
@@ -110,6 +112,8 @@ def act_on(
         acting.wait()
         name = one_line(acting.of)
         if acting.failure is not None:
+            if acting.failure.status is ExitStatus.NO_ANSWER:
+                acting.failure.hint += instead
             say(acting.failure, f"{name}: " if len(all_acting) > 1 else "")
             document.append({"name": acting.of, "error": str(acting.failure)})
         elif as_json:

@@ -103,6 +103,9 @@ def resets(case: Case) -> Clue | None:
         return None
     span = seconds(story.last_reset.at - story.first_reset.at)
     text = f"{times(story.resets, 'reset')} by the guest in {span}, the last {case.when(story.last_reset.at)}"
+    said = max(story.before_reset.values(), key=lambda tail: tail.at, default=None)
+    if said is not None and said.line:
+        text += f", after {quoted(said.line)}"
     return Clue(text, story.first_reset.at, "events", "qmp")
 
 

@@ -10,6 +10,7 @@ from vmfsm.timeline import Record
 
 _MOST = 50
 """Of anything that is kept."""
+_SLOWEST = 5
 _TAIL = 4_096
 """Characters of a stream's end."""
 NOT_OF_THE_TEST = frozenset({"launch", "shutdown", "kill", "wait"})
@@ -69,7 +70,7 @@ class Story:
         self.quit: Record | None = None
         """The transition to `quitting`."""
         self.asked: list[Wait] = []
-        """Who called `shutdown` or `kill`, the first."""
+        """Who called `shutdown` or `kill`, the first ones."""
         self.stops: collections.deque[Record] = collections.deque(maxlen=_MOST)
         self.failed_waits: collections.deque[Wait] = collections.deque(maxlen=_MOST)
         """Those that were not `done`, without what ended the machine."""
@@ -100,6 +101,8 @@ class Story:
         """By the guest."""
         self.first_reset: Record | None = None
         self.last_reset: Record | None = None
+        self.before_reset: Mapping[str, Tail] = {}
+        """What had been said when the guest reset last."""
         self.verdicts: collections.deque[Record] = collections.deque(maxlen=_MOST)
         """Those that wake or fail, the first ones."""
         self.companions: dict[str, Record] = {}
@@ -150,7 +153,7 @@ class Story:
                 key = _key(data, "operation", "thread", "caller")
                 if key in self._waits or len(self._waits) < _MOST:
                     self._waits[key] = record, self.resets
-                if str(data.get("operation")) in {"shutdown", "kill"} and not self.asked:
+                if str(data.get("operation")) in {"shutdown", "kill"} and len(self.asked) < _MOST:
                     self.asked.append(self._wait(record, self.resets, None, {}))
             case "wait":
                 self._wait_is_over(record)
@@ -249,18 +252,20 @@ class Story:
 
     def _wait_is_over(self, record: Record) -> None:
         data = record.data
-        begin, resets = self._waits.pop(_key(data, "operation", "thread", "caller"), (None, self.resets))
-        if begin is None:  # the beginning is lost
-            begin = record._replace(at=record.at - number(data.get("seconds")))
-        elif data.get("seconds"):
-            begin = begin._replace(at=record.at - number(data["seconds"]))  # of a short one it is told late
+        begin, resets = self._waits.pop(_key(data, "operation", "thread", "caller"), (record, self.resets))
+        seconds = number(data.get("seconds"))  # the beginning may be lost, and of a short one it is told late
+        begin = begin._replace(at=record.at - seconds)
         is_done = data.get("outcome") == "done"
+        if is_done and str(data.get("operation")) not in NOT_OF_THE_TEST:
+            self.made_up_for = max(self.made_up_for, begin.at)
+        is_slow = len(self.slowest_waits) < _SLOWEST or seconds > _took(self.slowest_waits[0])
+        if is_done and not is_slow:
+            return
         wait = self._wait(begin, resets, record, {} if is_done else dict(self.consoles))
         if not is_done:
             self.failed_waits.append(wait)
-        elif wait.operation not in NOT_OF_THE_TEST:
-            self.made_up_for = max(self.made_up_for, wait.since)
-        self.slowest_waits = sorted([*self.slowest_waits, wait], key=_took)[-5:]
+        if is_slow:
+            self.slowest_waits = sorted([*self.slowest_waits, wait], key=_took)[-_SLOWEST:]
 
     def _step_is_over(self, record: Record) -> None:
         steps = self.steps.get(str(record.data.get("thread")), [])
@@ -298,6 +303,7 @@ class Story:
             self.resets += 1
             self.first_reset = self.first_reset or record
             self.last_reset = record
+            self.before_reset = dict(self.consoles)
 
 
 def number(value: object) -> float:
@@ -316,6 +322,12 @@ def _took(wait: Wait) -> float:
 
 
 def _keep_slowest(records: list[Record], record: Record) -> None:
+    if len(records) == _SLOWEST and _seconds(record) <= _seconds(records[0]):
+        return
     records.append(record)
-    records.sort(key=lambda one: number(one.data.get("seconds")))
-    del records[:-5]
+    records.sort(key=_seconds)
+    del records[:-_SLOWEST]
+
+
+def _seconds(record: Record) -> float:
+    return number(record.data.get("seconds"))

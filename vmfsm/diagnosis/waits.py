@@ -37,10 +37,20 @@ def came_to_nothing(case: Case) -> Diagnosis | None:
         what = f"{line_of(wait)} failed, {case.when(wait.until)}, called by {_caller(case, wait)}"
         return _found(case, kind, f"{what}: {_error(case, wait)}", wait)
     if wait.outcome == "died":
-        by = next((f"{ask.operation}() in {_caller(case, ask)}" for ask in case.story.asked), "somebody else")
+        by = _ended_by(case, wait.until)
         what = f"the machine was ended by {by}, {case.when(wait.until)}, while {case.waiter(wait)}"
         return _found(case, "ended-meanwhile", what, wait)
     return None
+
+
+def _ended_by(case: Case, at: float) -> str:
+    """A call that is over at once is not recorded: then it is the reason that tells."""
+    operation = "kill" if case.story.reason == "killed" else "shutdown"
+    asked = (ask for ask in case.story.asked if ask.operation == operation and ask.since <= at)
+    ask = next(asked, None)
+    if ask is not None:
+        return f"{operation}() in {_caller(case, ask)}"
+    return "kill()" if operation == "kill" else "somebody else, who had QEMU quit"
 
 
 def _counts(case: Case, wait: Wait) -> bool:

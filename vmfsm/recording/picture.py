@@ -13,6 +13,8 @@ from vmfsm.timeline import Record
 _MOST_TRANSITIONS = 100
 _MOST_HOOKS = 200
 _MOST_RECORDS = 50
+_MOST_RECORDS_ARE = frozenset({"qmp-command", "qmp-reply"})
+"""Of these kinds, of which nothing else is told: no time is lost on them."""
 _MOST_VERDICTS = 20
 _MOST_WAITS = 100
 _MOST_CONSOLES = 50
@@ -55,6 +57,8 @@ class Picture:
         kind, at, data = record
         self.now = max(at, self.now) if self._timeline else at
         self._timeline.append(record)
+        if kind in _MOST_RECORDS_ARE:
+            return
         match kind:
             case "transition":
                 self._history.append(record)

@@ -79,23 +79,23 @@ class Lane:
         """What is near the last one is to be kept."""
         self._items.mark()
 
-    def kept(self) -> list[Item]:
-        """By when they began, with those that are not over."""
+    def close(self) -> None:
+        """Nothing is added any more: what is open stays so."""
         for item in self.open:
             self.add(item, matters=True)
         self._open.clear()
-        return sorted(self._items.kept(), key=_by_begin)
 
     @property
     def total(self) -> int:
+        """How many there were."""
         return self._items.total
 
     def told(self, begin: float, line_of: Callable[[int], int | None]) -> dict[str, JSON]:
-        """As the data has it, in seconds since `begin`.
+        """As the data has it, after `close`; in seconds since `begin`.
 
         :param line_of: where a line is among those of the log that are kept.
         """
-        kept = self.kept()
+        kept = sorted(self._items.kept(), key=_by_begin)
         return {
             "id": self.key,
             "title": self.title,

@@ -122,6 +122,8 @@ class Lanes:
         for kind, key in (("step", "steps"), ("hook", "hooks"), ("wait", "waits")):
             for item in self._lanes[key].open if key in self._lanes else ():
                 self._over(kind, item, end)
+        for lane in self._lanes.values():
+            lane.close()
         for log in self._logs.values():
             log.close()
 

@@ -12,6 +12,8 @@ from .values import shortened
 
 LONGEST = 4_000
 """Characters of a line."""
+_OF_A_MARK = 100
+"""More, for what says how much is missing."""
 _PIECE = 16_384
 """Characters that are taken at once."""
 _NEAR = 60
@@ -51,7 +53,7 @@ def told(kept: Sequence[Line], total: int, begin: float) -> dict[str, JSON]:
         if line.number > expected:
             gaps.append({"before": len(lines), "lines": line.number - expected})
         expected = line.number + 1
-        said = shortened(line.text.removesuffix("\r"), LONGEST)
+        said = shortened(line.text.removesuffix("\r"), LONGEST + _OF_A_MARK)
         one: list[JSON] = [round(line.at - begin, 6), said]
         lines.append(one if line.tone is None else [*one, line.tone])
     if total > expected:
@@ -127,6 +129,7 @@ class Log:
     def close(self) -> None:
         """Nothing more is expected: what has no end is a line as well."""
         if self._rest:
+            self.density.add(self._rest_at)
             self._add(_Lines(self.total, self._rest_at, self._rest_at, [self._ended("")], 0))
             self._rest = ""
 
@@ -142,7 +145,7 @@ class Log:
         rest = texts.pop()
         size = len(_encoded(said)) + _OF_A_LINE * len(texts)
         if self._is_whole:
-            longest = max(map(len, texts), default=0)
+            longest = max(map(len, (*texts, rest)))
             longest = max(longest, len(self._rest) + len(texts[0] if texts else rest))
             if longest > LONGEST or size > self._room_last:
                 self._have_it_elsewhere()
@@ -175,10 +178,10 @@ class Log:
         """A line that began earlier."""
         text = self._rest + text
         left_out, self._rest_left_out = self._rest_left_out, 0
-        if left_out:
-            middle = f" […{left_out:,} characters left out…] "
-            return text[: LONGEST // 2] + middle + text[LONGEST // 2 :][-LONGEST // 2 :]
-        return text
+        if not left_out:
+            return text
+        begin, end = text[: LONGEST // 2], text[LONGEST // 2 :][-LONGEST // 2 :]
+        return f"{begin} […{left_out + len(text) - LONGEST:,} characters left out…] {end}"
 
     def _add(self, lines: _Lines) -> None:
         self.total += len(lines.texts)

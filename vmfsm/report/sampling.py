@@ -56,7 +56,8 @@ class Sample(Generic[T]):
     def __init__(self, most: int) -> None:
         self.total = 0
         self._part = max(most // 8, 1)
-        self._chosen: dict[int, T] = {}
+        self._first: dict[int, T] = {}
+        self._mattering: dict[int, T] = {}
         self._near: dict[int, T] = {}
         self._even: list[tuple[int, T]] = []
         self._stride = 1
@@ -74,11 +75,13 @@ class Sample(Generic[T]):
         self._last.append((number, item))
         if not number % self._stride:
             self._even.append((number, item))
-            if len(self._even) > 4 * self._part:
+            if len(self._even) > 3 * self._part:
                 del self._even[1::2]
                 self._stride *= 2
-        if (matters or number < self._part or self._is_rare(label)) and len(self._chosen) < 2 * self._part:
-            self._chosen[number] = item
+        if matters and len(self._mattering) < self._part:
+            self._mattering[number] = item
+        if (number < self._part or self._is_rare(label)) and len(self._first) < 2 * self._part:
+            self._first[number] = item
         if self._after:
             self._after -= 1
             self._near[number] = item
@@ -92,7 +95,7 @@ class Sample(Generic[T]):
 
     def kept(self) -> list[T]:
         """In the order in which they came."""
-        found = {**dict(self._even), **self._chosen, **self._near, **dict(self._last)}
+        found = {**dict(self._even), **self._first, **self._mattering, **self._near, **dict(self._last)}
         return [found[number] for number in sorted(found)]
 
     def _is_rare(self, label: str) -> bool:

@@ -21,6 +21,8 @@ _LONGEST = 4_000
 _LANES = ("state", "steps", "waits", "process", "holds", "migration", "verdicts", "notes", "events", "qmp")
 """Whose items are in the timeline; of hooks only those that failed or took long."""
 _SLOW = 0.1
+_NOTABLE = 0.01
+"""Seconds, in a comparison."""
 _STYLES = {"bold": "1", "dim": "2", "bad": "31", "good": "32", "warn": "33", "busy": "36", "held": "35"}
 _OUTCOMES = {"ok": "good", "failed": "bad", "unfinished": "warn"}
 
@@ -36,10 +38,10 @@ def render(data: Data, *, width: int | None = None, colour: bool = False) -> str
     """
     page = _Page(max(width or WIDTH, _LEAST), colour)
     _head(page, data)
-    for machine in data["machines"]:
-        _machine(page, machine)
     if data.get("comparison"):
         _comparison(page, data["comparison"])
+    for machine in data["machines"]:
+        _machine(page, machine)
     return "\n".join(page.lines)
 
 
@@ -136,7 +138,8 @@ def _machine(page: _Page, machine: Data) -> None:
     name = _words(machine["name"]) + (f" (launch {launch})" if isinstance(launch, int) and launch > 1 else "")
     page.lines.append("")
     said = outcome if kind in {outcome, "unfinished"} else f"{outcome}: {kind}"
-    room = max(page.width - _columns(said) - 2, 10)
+    said = _fitting(said, page.width // 2)
+    room = page.width - _columns(said) - 2
     page.lines.append(f"{page.styled(_fitting(name, room), 'bold')}  {page.styled(said, style)}")
     page.wrapped(_words(diagnosis["cause"]), "" if outcome == "ok" else style)
     _clues(page, diagnosis["clues"])
@@ -282,9 +285,10 @@ def _comparison(page: _Page, comparison: Data) -> None:
     """What took longer in one than in the other."""
     names = [_words(name) for name in comparison["names"]]
     page.lines += ["", page.styled("COMPARED", "bold")]
-    rows = list(_rows(comparison["rows"]))
+    notable = [row for row in comparison["rows"] if _is_notable(row)]
+    rows = list(_rows(notable))
     if not rows:
-        page.add("there is nothing that both have")
+        page.add("nothing took longer in one than in the other")
         return
     titles = ("", *(_fitting(name, 14) for name in names), "more", "")
     widths = [max(_columns(row[n]) for row, _ in [(titles, ""), *rows]) for n in (1, 2, 3)]
@@ -294,6 +298,12 @@ def _comparison(page: _Page, comparison: Data) -> None:
         page.add(f"{numbers}  {_fitting(row[0], label)}{row[4]}".rstrip(), style)
     if len(rows) > _MOST_ROWS:
         page.add(f"and {len(rows) - _MOST_ROWS} more", "dim")
+
+
+def _is_notable(row: Data) -> bool:
+    """Milliseconds are chance; a step is somebody's own."""
+    seconds = [one for one in row["seconds"] if one is not None]
+    return row["kind"] == "step" or max(seconds, default=0.0) >= _NOTABLE
 
 
 def _rows(rows: Iterable[Data]) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -23,7 +23,7 @@ function drawOverlays() {
   const flags = document.getElementById("flags");
   overlays.replaceChildren();
   flags.replaceChildren();
-  for (const { machine, at } of failures) {
+  for (const { machine, at } of [...failures].reverse()) {
     const x = xOf(at);
     if (x < -1 || x > view.width + 1) continue;
     overlays.append(lineAt("failure-line", x));
@@ -116,7 +116,7 @@ function drawOverview() {
   svg.attr("aria-valuenow", Math.round(100 * share)).attr("aria-valuetext", `${moment(view.from)} to ${moment(view.to)}`);
 }
 
-function readOutCursor() {
-  const text = view.cursor === null ? "" : `Cursor: ${moment(view.cursor, view.to - view.from < 1 ? 6 : 3)} · ${absolute(view.cursor)}`;
-  document.getElementById("cursor-readout").textContent = text;
+function readOut(id, name, t) {
+  const text = t === null ? "" : `${name}: ${moment(t, view.to - view.from < 1 ? 6 : 3)} · ${absolute(t)}`;
+  document.getElementById(id).textContent = text;
 }

@@ -31,8 +31,9 @@ function unpin() {
 // Marks are made anew as one zooms: which one has the pinned item is found by the item.
 function markPinned() {
   const item = pinned && pinned.items[0];
-  for (const lane of lanes) {
-    if (lane.marks) lane.marks.classed("pinned", (mark) => Boolean(item) && mark.lane === pinned.lane && mark.items.includes(item));
+  for (const node of document.querySelectorAll("g.mark.pinned")) node.classList.remove("pinned");
+  for (const lane of pinned ? lanes : []) {
+    if (lane.marks && lane === pinned.lane) lane.marks.classed("pinned", (mark) => Boolean(item) && mark.lane === pinned.lane && mark.items.includes(item));
   }
 }
 

@@ -1,6 +1,8 @@
 "use strict";
 // The keyboard: the timeline is one stop of Tab, and arrow keys go from item to item in it.
 
+let tabStop = null;
+
 // The mark that Tab reaches: that of the current item, or one that is in view.
 function placeTabStop() {
   let stop = null;
@@ -8,13 +10,14 @@ function placeTabStop() {
   for (const lane of lanes) {
     if (!lane.marks || lane.machine.isFolded) continue;
     lane.marks.each(function consider(mark) {
-      this.setAttribute("tabindex", -1);
       if (view.current && view.current.lane === lane && mark.items.some((item) => item.index === view.current.index)) stop = this;
       else if (!any && mark.x1 >= 0 && mark.x0 <= view.width) any = this;
     });
   }
   stop = stop || any;
-  if (stop) stop.setAttribute("tabindex", 0);
+  if (tabStop && tabStop !== stop) tabStop.setAttribute("tabindex", -1);
+  if (stop && tabStop !== stop) stop.setAttribute("tabindex", 0);
+  tabStop = stop;
   return stop;
 }
 

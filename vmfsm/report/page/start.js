@@ -12,6 +12,12 @@ function buildPointing() {
     const mark = markOf(event);
     if (mark) glance(mark);
   });
+  const plots = document.getElementById("chart");
+  plots.addEventListener("pointermove", (event) => {
+    const t = momentAt(event.clientX - document.getElementById("axis").getBoundingClientRect().left);
+    readOut("pointer-readout", "Here", t >= view.from && t <= view.to && event.pointerType === "mouse" ? t : null);
+  });
+  plots.addEventListener("pointerleave", () => readOut("pointer-readout", "Here", null));
   parent.addEventListener("focusin", (event) => {
     const mark = markOf(event);
     if (!mark) return;
@@ -91,7 +97,7 @@ if (machines.length) {
   buildOverview();
   buildLegend(document.querySelector(".legend"));
   changes.on("draw", () => drawKeepingFocus(draw));
-  changes.on("cursor", () => { drawOverlays(); readOutCursor(); });
+  changes.on("cursor", () => { drawOverlays(); readOut("cursor-readout", "Cursor", view.cursor); });
   buildMoving();
   buildPointing();
   buildKeys();

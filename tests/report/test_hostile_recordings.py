@@ -108,6 +108,21 @@ def test_many_of_everything(tmp_path: Path) -> None:
     assert lane(vm, "process")[-1]["tone"] == "bad"
 
 
+def test_much_in_everything(tmp_path: Path) -> None:
+    def much() -> Iterator[dict[str, Any]]:
+        data = {f"field {n}": "z" * 280 for n in range(16)}
+        for n in range(2_500):
+            for kind in ("note", "verdict", "stop", "somebody's"):
+                yield record(n / 100, kind, text=f"note {n}", **data)
+            yield record(n / 100, "console", console=f"tty{n % 20}", text=f"{'y' * 900}\n" * 10)
+
+    data = made_of(write(tmp_path / "much.jsonl", much()))
+    assert size(data) < 8_000_000
+    notes = lane(data["machines"][0], "notes")
+    assert len(notes[0]["detail"]) > 10
+    assert notes[-1]["detail"] == {"…": "left out"}
+
+
 def test_machines_share_what_a_page_may_have(tmp_path: Path) -> None:
     text = "".join(f"line {n:06} {'x' * 80}\n" for n in range(3_000))
     for n in range(40):

@@ -10,6 +10,8 @@ from .sampling import Density, Sample
 
 _MOST_OPEN = 1_000
 _MOST_ROWS = 12
+_DETAIL_OF_AN_ITEM = 160
+"""Characters, on the average of a lane."""
 _ETERNITY = float("inf")
 
 
@@ -39,6 +41,7 @@ class Lane:
         self.shape = shape
         self._items: Sample[Item] = Sample(most)
         self._density = Density()
+        self._detail = most * _DETAIL_OF_AN_ITEM
         self._open: dict[object, list[Item]] = {}
         self._open_count = 0
 
@@ -95,7 +98,7 @@ class Lane:
 
         :param line_of: where a line is among those of the log that are kept.
         """
-        kept = sorted(self._items.kept(), key=_by_begin)
+        kept = _within(sorted(self._items.kept(), key=_by_begin), self._detail)
         return {
             "id": self.key,
             "title": self.title,
@@ -105,6 +108,18 @@ class Lane:
             "left_out": self.total - len(kept),
             "density": self._density.told(begin),
         }
+
+
+def _within(items: list[Item], most: int) -> list[Item]:
+    """Without the details that are too much for a page: what went wrong has its own first."""
+    room, left_out = most, {}
+    for place, item in sorted(enumerate(items), key=lambda one: one[1].tone != "bad"):
+        size = len(repr(item.detail)) if item.detail else 0
+        if size <= room:
+            room -= size
+        else:
+            left_out[place] = item._replace(detail={"…": "left out"})
+    return [left_out.get(place, item) for place, item in enumerate(items)]
 
 
 def _by_begin(item: Item) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from .values import detail, number, text
 _ITEMS = 2_400
 """On a lane."""
 _LOGS = 1_200_000
-"""Bytes of JSON, for each of the logs."""
+"""Bytes of JSON: for the first log but the monitor's, half of it for the second, a third for the next."""
 _MOST_CONSOLES = 20
 _MOST_MARKS = 20
 _MOST_SPENT = 5_000
@@ -163,7 +163,8 @@ class Lanes:
     def _log(self, key: str) -> Log:
         log = self._logs.get(key)
         if not isinstance(log, Log):
-            log = self._logs[key] = Log(self._bytes, lambda: self._beside(key))
+            budget = max(self._bytes // len(self._logs), 20_000)
+            log = self._logs[key] = Log(budget, lambda: self._beside(key))
         return log
 
     def _mark(self) -> None:

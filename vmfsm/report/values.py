@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from vmfsm.jsonable import JSON, jsonable
 
 _LONGEST = 300
-_MOST = 24
+_MOST = 16
 _BIGGEST = 1e15
 
 

@@ -5,6 +5,7 @@ import gc
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -107,3 +108,25 @@ def test_while_a_console_is_made(tmp_path: Path) -> None:
 
     make(AtLine(10**6, Interrupt()))
     at_every_line(make)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_log_whose_thread_has_just_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Thread.start` hides the exception behind one of its own then; and nobody else closes the file."""
+
+    class Late(Exception):
+        pass
+
+    name = "_start_joinable_thread" if hasattr(threading, "_start_joinable_thread") else "_start_new_thread"
+    start = getattr(threading, name)
+
+    def start_and_be_interrupted(*args: Any, **kw: Any) -> None:
+        start(*args, **kw)
+        until(lambda: not any(thread.name == "vmfsm-log" for thread in threading.enumerate()))
+        raise Late
+
+    monkeypatch.setattr(threading, name, start_and_be_interrupted)
+    before = descriptors()
+    with pytest.raises(Late):
+        open_log(str(tmp_path), "log", object())
+    assert descriptors() <= before

@@ -78,8 +78,12 @@ def _open(path: str) -> BinaryIO:
     try:
         opening.start()
         opening.join()
-    except BaseException:
+    except BaseException as error:
         insist(lambda: opening.join() if opening.is_alive() else None)  # who cleans up is to find the file
+        insist(lambda: [file.close() for file in opened if not isinstance(file, OSError)])
+        # An exception that hits `start` once the thread has begun is hidden by that of its own clean-up.
+        if isinstance(error, KeyError) and error.__context__ is not None:
+            raise error.__context__ from None
         raise
     if isinstance(opened[0], OSError):
         raise opened[0]

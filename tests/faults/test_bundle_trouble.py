@@ -26,7 +26,7 @@ SLACK = 20.0
 
 def failing(guest: MakeGuest, directory: Path, **options: Any) -> Machine:
     """One that runs and has failed."""
-    given = {"directory": directory, "report": False, "timeout": TIMEOUT, **options}
+    given = {"directory": directory, "report": False, "timeout": LIMIT, **options}
     vm = guest(options={"bundle": given}).launch()
     until_guest_is_up(vm)
     vm.note_failure("it fails")
@@ -69,7 +69,7 @@ def test_a_file_system_that_hangs(
     guest: MakeGuest, small_disk: MakeDisk, capfd: pytest.CaptureFixture[str]
 ) -> None:
     disk = small_disk(size=1024)
-    vm = failing(guest, disk)
+    vm = failing(guest, disk, timeout=TIMEOUT)
     with hung(disk, whole_mount=True) as it:
         begin = time.monotonic()
         vm.shutdown()

@@ -38,6 +38,7 @@ with contextlib.suppress(MachineTimeout), machine("hangs", "hangs", bundle={"dir
     vm.launch()
     vm.console.expect("ready")
     vm.console.sendline("hang")
+    vm.console.expect("echo: hang")
     with vm.trace("install"):
         vm.console.expect("installed", timeout=0.3)
 

@@ -127,9 +127,8 @@ def test_a_bundle_shows_what_is_in_it(recorded: Path) -> None:
         (vm,) = data["machines"]
         assert vm["diagnosis"]["kind"] == "guest-hang"
         files = {file["file"] for file in vm["files"]}
-        assert {"snapshot.json", "registers.txt"} <= files
+        assert "snapshot.json" in files
         assert all((bundle / file).is_file() for file in files)
-        assert {missing["what"] for missing in vm["missing"]}
 
 
 def test_machines_of_one_test_are_on_one_axis(recorded: Path) -> None:

@@ -4,11 +4,12 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from vmfsm_plugins.qmp import QMPCommandError
 
 from tests.conftest import MakeMachine
 from tests.endings import (
@@ -35,6 +36,7 @@ from vmfsm import (
     TransitionError,
     Verdict,
     VMError,
+    diagnosis,
 )
 from vmfsm.iothread import IOThread
 
@@ -153,10 +155,71 @@ def test_a_wait_in_vain(vm: Machine) -> None:
     assert vm.failure is None
     with pytest.raises(MachineTimeout):
         vm.console.expect("never", timeout=0)
-    with pytest.raises(MachineTimeout):
-        vm.run(_for_ever(), timeout=SHORT, operation="what is none of the guest's")
     vm.shutdown()
     assert_well(vm)
+
+
+def test_a_call_that_is_not_answered(vm: Machine) -> None:
+    """It counts as a wait for the guest does, until any other call is."""
+    for go_on in (lambda: vm.qmp.execute("query-status"), _refused(vm), lambda: _ping(vm)):
+        with pytest.raises(MachineTimeout) as caught:
+            vm.run(_for_ever(), timeout=SHORT, operation="ask")
+        assert vm.failure == f"MachineTimeout: {str(caught.value).partition(chr(10))[0]}"
+        with pytest.raises(MachineTimeout):
+            vm.run(_for_ever(), timeout=0, operation="look")
+        assert vm.failure is not None
+        go_on()
+        assert vm.failure is None
+    with pytest.raises(MachineTimeout):
+        vm.run(_for_ever(), timeout=SHORT, operation="ask")
+    vm.shutdown()
+    assert_failed(vm, "wait", f"MachineTimeout: {vm.name}: ask timed out after {SHORT:g} s")
+    assert vm.state is State.STOPPED
+
+
+def _refused(vm: Machine) -> Callable[[], None]:
+    def ask() -> None:
+        with pytest.raises(QMPCommandError):
+            vm.qmp.execute("query-nothing")
+
+    return ask
+
+
+def _ping(vm: Machine) -> None:
+    vm.console.sendline("ping")
+    vm.console.expect("pong")
+
+
+def test_a_command_that_a_stopped_qemu_does_not_answer(vm: Machine) -> None:
+    send(vm.pid, signal.SIGSTOP)
+    with pytest.raises(MachineTimeout):
+        vm.qmp.execute("query-block", timeout=SHORT)
+    send(vm.pid, signal.SIGCONT)
+    vm.shutdown()
+    assert_failed(vm, "wait", "execute('query-block') timed out")
+    assert diagnosis.diagnose(written(vm)).kind == "timeout"  # it is, later
+
+
+@pytest.mark.parametrize("of_guest", [False, True])
+def test_what_hooks_do_is_not_the_tests(make: MakeGuest, of_guest: bool) -> None:
+    vm = make()
+
+    def wait_in_vain() -> None:
+        with contextlib.suppress(MachineTimeout):
+            vm.run(_for_ever(), timeout=SHORT, operation="of a hook", of_guest=of_guest)
+
+    spoiler(vm).quitting = wait_in_vain
+    vm.launch()
+    vm.shutdown()
+    assert_well(vm)
+
+
+def test_what_hooks_do_makes_up_for_nothing(vm: Machine) -> None:
+    spoiler(vm).quitting = lambda: _ping(vm)
+    with pytest.raises(MachineTimeout):
+        vm.console.expect("never", timeout=SHORT)
+    vm.shutdown()
+    assert_failed(vm, "wait", "expect('never')")
 
 
 async def _report(vm: Machine, verdict: Verdict, action: Any) -> None:

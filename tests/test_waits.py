@@ -5,6 +5,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -220,6 +221,22 @@ def test_with_the_io_thread_held_up(make: MakeGuest) -> None:
         go.set()
     asking.result()
     assert waits(vm) == []
+
+
+def test_of_a_thread_that_does_nothing_else(make: MakeGuest) -> None:
+    """Where it was started is not on its stack: Python's own lines are no caller."""
+    vm = make().launch()
+    with ThreadPoolExecutor(1) as pool:
+        of_pool = pool.submit(vm.console.expect, "never", timeout=LONG)
+        thread = threading.Thread(target=vm.wait, args=(LONG,), name="watch")
+        thread.start()
+        until(lambda: len(waits(vm)) == 2)
+        shown = waits(vm)
+        assert [wait["caller"] for wait in shown] == [None, None]
+        assert "watch" in {wait["thread"] for wait in shown}
+        vm.shutdown()
+        thread.join()
+        assert isinstance(of_pool.exception(), MachineDied)
 
 
 def test_of_many_threads(bare: MakeMachine) -> None:

@@ -303,7 +303,7 @@ class Call:
         """The end of QEMU ends the wait."""
         self.at_once = at_once
         """Tell of the end of QEMU before it is cleaned up after: the clean-up itself may be what waits."""
-        self._is_of_test = of_guest and not is_onlooker()
+        self._is_of_test = (of_guest or needs_qemu) and not at_once and not is_onlooker()
 
     def start(self) -> None:
         calls = self._calls
@@ -389,12 +389,14 @@ class Call:
 
     def tell_end(self, error: BaseException | None) -> None:
         """What it came to is known, for the timeline: before its caller is told, once."""
+        if isinstance(error, MachineTimeout):
+            self.tell_begin()  # however short it was: somebody will ask for it
         self.wait.tell_end(error)
         self._judge(error)
 
     def _judge(self, error: BaseException | None) -> None:
         if self._is_of_test:
-            self._calls.failures.waited(error, self._deadline.timeout)
+            self._calls.failures.waited(error, self._deadline.timeout, of_guest=self.of_guest)
 
     def _tell_when_ended(self) -> None:
         self.tell_end(self._why)

@@ -16,11 +16,12 @@ class Failures:
     def __init__(self) -> None:
         self._first: dict[str, str] = {}
         self._wait: str | None = None
+        self._call: str | None = None
 
     @property
     def why(self) -> str | None:
         """In one line; `None` where nothing speaks for it."""
-        return self._first.get("why", self._wait)
+        return self._first.get("why", self._wait or self._call)
 
     @property
     def is_certain(self) -> bool:
@@ -33,21 +34,33 @@ class Failures:
         self._first.setdefault("why", why)
         return why
 
-    def waited(self, error: BaseException | None, timeout: float | None) -> None:
-        """A wait for the guest has ended: the last one tells whether that was a failure.
+    def waited(self, error: BaseException | None, timeout: float | None, *, of_guest: bool) -> None:
+        """A call of the test has ended: the last one tells whether that was a failure.
 
         None is one that only looked (a timeout of 0), and one that was ended together with the machine
-        because somebody wanted that.
+        because somebody wanted that. That QEMU answers says nothing of the guest: a wait for the guest in
+        vain is made up for by another such wait only.
         """
+        if not of_guest:
+            self._called(error, timeout)
+            return
         match error:
             case None:
-                self._wait = None
+                self._wait = self._call = None
             case MachineTimeout() if timeout == 0:
                 pass
             case MachineDied() if error.reason in _OF_OURS:
                 pass
             case MachineTimeout() | MachineDied() | GuestPanicked():
                 self._wait = one_line(describe(error))
+
+    def _called(self, error: BaseException | None, timeout: float | None) -> None:
+        """QEMU was asked for something: any answer is one, and how it ends the machine itself tells."""
+        if isinstance(error, MachineTimeout):
+            if timeout != 0:
+                self._call = one_line(describe(error))
+        elif error is None or (isinstance(error, Exception) and not isinstance(error, MachineDied)):
+            self._call = None
 
 
 def words_of(error: object) -> str:

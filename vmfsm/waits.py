@@ -12,13 +12,15 @@ from .deadline import Deadline
 from .errors import GuestPanicked, MachineDied, MachineTimeout, describe
 
 SHORT = 0.1
-"""Seconds. A call that asks QEMU and is over before leaves no record: a QMP command has two of its own."""
+"""Seconds. A call that asks QEMU and is over before, unless it timed out, leaves no record: a QMP command has
+two of its own."""
 
 _OURS = frozenset({"vmfsm", "vmfsm_plugins", "contextlib"})
 """Packages whose lines nobody looks for."""
 
-_STARTERS = frozenset({"asyncio", "click"})
-"""What has started them where it comes next: a task, whose awaiter is not on the stack; the command line."""
+_STARTERS = frozenset({"asyncio", "click", "threading", "concurrent"})
+"""What has started them where it comes next: a task, whose awaiter is not on the stack; the command line; a
+thread, which may run nothing but a call of a machine."""
 
 Recorder = Callable[[str, dict[str, object], int], object]
 

@@ -92,6 +92,92 @@ def test_a_boot_loop_that_nobody_judged() -> None:
     assert "the guest seems to be in a boot loop: 4 resets meanwhile" in it.cause
 
 
+def boots(*last: str) -> list[Record]:
+    """A machine resets more than once for a reboot, and of what is said by then some comes later."""
+    reset = {"event": "RESET", "data": {"guest": True, "reason": "guest-reset"}}
+    restarting = "[    5.5] reboot: Restarting system\r\n[    5.6] reboot: mach"
+    return [
+        one
+        for n, words in enumerate(last)
+        for one in (
+            console(102.0 + n, f"BIOS\r\n[    {n}.123456] Run /init\r\n"),
+            console(102.5 + n, f"{words}\r\n{restarting}"),
+            record("qmp-event", 102.6 + n, **reset),
+            console(102.61 + n, "ine restart\r\n"),
+            record("qmp-event", 102.7 + n, **reset),
+        )
+    ]
+
+
+def test_what_a_guest_says_last_before_each_reset() -> None:
+    it = said(*UP, *boots(*["no disk"] * 4), console(109, "[    0.2] Linux version"), *IN_VAIN)
+    after = "each time after its last words 'no disk'"
+    assert it.kind == "boot-loop"
+    assert f"in a boot loop: 8 resets meanwhile, {after}: expect('login:')" in it.cause
+    assert it.clues[0].text == f"8 resets by the guest in 3.1 s, the last 5.7 s after launch, {after}"
+
+
+def test_last_words_that_do_not_always_repeat() -> None:
+    it = said(*UP, *boots("no disk", "no disk", "a", "no disk"), *IN_VAIN)
+    assert "8 resets meanwhile, 3 of 4 times after its last words 'no disk': " in it.cause
+    it = said(*UP, *boots("a", "b", "c"), *IN_VAIN)
+    assert "6 resets meanwhile: " in it.cause
+    assert it.clues[0].text.endswith(", after 'c'")
+
+
+def test_a_guest_that_hangs_after_many_resets() -> None:
+    begin, end = wait(106.0, 112.0, "timeout", SAID)
+    it = said(
+        *UP, *boots(*"aaa"), console(105.9, "> "), begin, end, failure(112.1, SAID, "with"), *down(112.2)
+    )
+    assert it.kind == "guest-hang"
+    assert "(test_a.py:7, 12.0 s after launch), after 6 resets by the guest; it had been silent" in it.cause
+    assert any("each time after its last words 'a'" in clue.text for clue in it.clues)
+
+
+OWN: dict[str, Any] = {"operation": "execute('query-status')", "thread": "vmfsm-io, Task-104", "caller": None}
+"""A wait of a plugin."""
+
+
+@pytest.mark.parametrize("outcome", ["interrupted", "done", "timeout", "failed"])
+@pytest.mark.parametrize("thread", ["vmfsm-io, Task-104", "vmfsm-worker-1"])
+@pytest.mark.parametrize("by", ["with", "note", "wait"])
+def test_what_plugins_do_after_it_hides_nothing(outcome: str, thread: str, by: str) -> None:
+    call = {"operation": "execute('query-block')"}
+    late = wait(102.0, 108.0, "timeout", "MachineTimeout: vm: late", **call)
+    own = wait(108.1, 109.2, outcome, "CancelledError", **{**OWN, "thread": thread})
+    it = said(*UP, *late, failure(108.0, "RuntimeError: of that", by), *own, *down(108.05))
+    assert it.kind == "monitor-wedged"
+    assert it.wait is not None
+    assert it.wait["operation"] == call["operation"]
+
+
+def test_what_plugins_do_is_no_wait_of_the_test() -> None:
+    own = wait(102.0, 112.0, "timeout", "MachineTimeout: vm: query-status", **OWN)
+    it = said(*UP, *own, failure(112.05, "AssertionError: no", "with"), *down(112.1))
+    assert it.kind == "test-failed"
+    begun = wait(103.0, 112.0, "done")[0], wait(104.0, 112.0, "done", **OWN)[0]
+    died = record("exit", 105.0, status=-9), failure(105.0, "QEMU died of SIGKILL (qemu-signal)", "end")
+    it = said(*UP, *begun, *died, *down(105.1, "qemu-signal", "failed"))
+    assert it.cause.endswith(", while test_a.py:7 waited for expect('login:') on console 'console'")
+    killed = said(*UP, *begun, recording={"problems": ["the harness was killed"]})
+    assert "while test_a.py:7 waited for expect('login:')" in killed.cause
+
+
+def test_a_plugins_task_that_is_cancelled_is_no_interruption() -> None:
+    own = wait(102.0, 110.2, "interrupted", "CancelledError", **OWN)
+    assert said(*UP, *own, *down(110.1)).outcome == "ok"
+
+
+def test_a_timeout_of_what_no_record_tells() -> None:
+    error = "MachineTimeout: vm: following the log timed out after 5 s"
+    it = said(*UP, failure(107.0, error, "with"), *down(107.1))
+    assert (it.kind, it.cause) == (
+        "timeout",
+        "vm: something came to nothing, 7.0 s after launch: following the log timed out after 5 s",
+    )
+
+
 def test_resets_by_the_test_are_no_boot_loop() -> None:
     reset = {"event": "RESET", "data": {"guest": False, "reason": "host-qmp-system-reset"}}
     resets = [record("qmp-event", 103.0 + n, **reset) for n in range(4)]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from vmfsm.jsonable import JSON
 
-from .story import NOT_OF_THE_TEST, Story, Wait
+from .story import Story, Wait
 from .words import line, plain, seconds, where
 
 _MOST_CLUES = 12
@@ -84,7 +84,7 @@ class Case:
         story = self.story
         waits = [wait for wait in story.failed_waits if wait.since <= at <= (wait.until or at)]
         waits += [wait for wait in story.waits if wait.since <= at]
-        waits.sort(key=lambda wait: (wait.operation in NOT_OF_THE_TEST, -wait.since))
+        waits.sort(key=lambda wait: (not wait.is_of_test, -wait.since))
         later = [wait for wait in story.failed_waits if wait.since > at and wait.outcome in _TOLD]
         return next(iter([*waits, *later]), None)
 

@@ -103,10 +103,21 @@ def resets(case: Case) -> Clue | None:
         return None
     span = seconds(story.last_reset.at - story.first_reset.at)
     text = f"{times(story.resets, 'reset')} by the guest in {span}, the last {case.when(story.last_reset.at)}"
-    said = max(story.before_reset.values(), key=lambda tail: tail.at, default=None)
-    if said is not None and said.line:
-        text += f", after {quoted(said.line)}"
-    return Clue(text, story.first_reset.at, "events", "qmp")
+    after = after_what(case)
+    last = story.last_words.last()
+    if not after and last is not None:
+        after = f", after {quoted(last)}"
+    return Clue(f"{text}{after}", story.first_reset.at, "events", "qmp")
+
+
+def after_what(case: Case) -> str:
+    """What the guest said last whenever it reset, if that repeats."""
+    repeated = case.story.last_words.repeated()
+    if repeated is None:
+        return ""
+    line, count, total = repeated
+    each = "each time" if count == total else f"{count} of {total} times"
+    return f", {each} after its last words {quoted(line)}"
 
 
 def verdicts(case: Case, but: Record | None = None) -> Iterator[Clue]:

@@ -7,7 +7,7 @@ from vmfsm.timeline import Record
 
 from . import clues
 from .case import Case, Clue, Diagnosis
-from .story import NOT_OF_THE_TEST, Wait
+from .story import Wait
 from .words import plain, quoted, seconds
 
 _CRASHES = {-signal.Signals[f"SIG{name}"] for name in ("SEGV", "ABRT", "BUS", "ILL", "FPE", "TRAP", "SYS")}
@@ -49,7 +49,7 @@ def _was_forced(case: Case) -> bool:
 
 def _surprised(wait: Wait | None) -> bool:
     """Somebody waited for something else."""
-    return wait is not None and wait.operation not in NOT_OF_THE_TEST
+    return wait is not None and wait.is_of_test
 
 
 def _exited(case: Case, end: Record, status: int, wait: Wait | None) -> Diagnosis:

@@ -8,13 +8,17 @@ from typing import NamedTuple
 from vmfsm.jsonable import jsonable
 from vmfsm.timeline import Record
 
+from .last_words import LastWords
+
 _MOST = 50
 """Of anything that is kept."""
 _SLOWEST = 5
 _TAIL = 4_096
 """Characters of a stream's end."""
-NOT_OF_THE_TEST = frozenset({"launch", "shutdown", "kill", "wait"})
-"""Waits for the machine to begin or end."""
+_OF_THE_MACHINE = frozenset({"launch", "shutdown", "kill", "wait"})
+"""Waits for it to begin or end."""
+_OUR_THREADS = ("vmfsm-io", "vmfsm-worker")
+"""Those that run hooks, and what plugins do by themselves."""
 
 
 class Tail(NamedTuple):
@@ -52,6 +56,16 @@ class Wait(NamedTuple):
     """QMP commands, the oldest first."""
     resets: int
     """By the guest, while it waited."""
+
+    @property
+    def is_of_machine(self) -> bool:
+        """For it to begin or end."""
+        return self.operation in _OF_THE_MACHINE
+
+    @property
+    def is_of_test(self) -> bool:
+        """The test has something to do with the machine: neither is it that, nor does a plugin do it."""
+        return not self.is_of_machine and not self.thread.startswith(_OUR_THREADS)
 
 
 class Story:
@@ -101,8 +115,7 @@ class Story:
         """By the guest."""
         self.first_reset: Record | None = None
         self.last_reset: Record | None = None
-        self.before_reset: Mapping[str, Tail] = {}
-        """What had been said when the guest reset last."""
+        self.last_words = LastWords()
         self.verdicts: collections.deque[Record] = collections.deque(maxlen=_MOST)
         """Those that wake or fail, the first ones."""
         self.companions: dict[str, Record] = {}
@@ -136,9 +149,9 @@ class Story:
 
     @property
     def waits(self) -> tuple[Wait, ...]:
-        """Those that go on when the last record was made, the oldest first."""
-        began = sorted(self._waits.values(), key=lambda begin: begin[0].at)
-        return tuple(self._wait(begin, resets, None, {}) for begin, resets in began)
+        """Those that go on when the last record was made: those of the test last, the newest at the end."""
+        waits = (self._wait(begin, resets, None, {}) for begin, resets in self._waits.values())
+        return tuple(sorted(waits, key=lambda wait: (wait.is_of_test, wait.since)))
 
     def add(self, record: Record) -> None:
         """The next record, whatever is in it."""
@@ -256,12 +269,10 @@ class Story:
         seconds = number(data.get("seconds"))  # the beginning may be lost, and of a short one it is told late
         begin = begin._replace(at=record.at - seconds)
         is_done = data.get("outcome") == "done"
-        if is_done and str(data.get("operation")) not in NOT_OF_THE_TEST:
+        wait = self._wait(begin, resets, record, {} if is_done else dict(self.consoles))
+        if is_done and wait.is_of_test:
             self.made_up_for = max(self.made_up_for, begin.at)
         is_slow = len(self.slowest_waits) < _SLOWEST or seconds > _took(self.slowest_waits[0])
-        if is_done and not is_slow:
-            return
-        wait = self._wait(begin, resets, record, {} if is_done else dict(self.consoles))
         if not is_done:
             self.failed_waits.append(wait)
         if is_slow:
@@ -284,6 +295,7 @@ class Story:
     def _hear(self, console: str, text: str, at: float) -> None:
         if not text or (console not in self.consoles and len(self.consoles) >= _MOST):
             return
+        self.last_words.hear(console, text, at)
         before = self.consoles[console].text if console in self.consoles else ""
         self.consoles[console] = Tail((before + text[-_TAIL:])[-_TAIL:], at)
 
@@ -303,7 +315,7 @@ class Story:
             self.resets += 1
             self.first_reset = self.first_reset or record
             self.last_reset = record
-            self.before_reset = dict(self.consoles)
+            self.last_words.reset(record.at)
 
 
 def number(value: object) -> float:

@@ -17,6 +17,8 @@ def test_failed(case: Case) -> Diagnosis | None:
     if said is None:
         return None
     error = plain(said.data.get("error"))
+    if error.startswith("MachineTimeout: "):
+        return _timed_out(case, said, error)
     steps = [step for step in story.failed_steps if step.at <= said.at]
     in_step = f" in step {quoted(steps[-1].data.get('step'))}" if steps else ""
     what = f"the test failed{in_step}, {case.when(said.at)}: {error}; the machine was fine as far as is known"
@@ -30,6 +32,14 @@ def test_failed(case: Case) -> Diagnosis | None:
         clues.ending(case),
     ]
     return case.found("test-failed", said.at, what, told, case.wait_at(said.at))
+
+
+def _timed_out(case: Case, said: Record, error: str) -> Diagnosis:
+    """Of a wait that is not among the records: they are not whole, or it was no call of the machine."""
+    words = error.removeprefix("MachineTimeout: ").removeprefix(f"{case.name}: ")
+    what = f"something came to nothing, {case.when(said.at)}: {words}"
+    told = [*clues.steps(case), *clues.consoles(case, said.at), clues.last_command(case, said.at)]
+    return case.found("timeout", said.at, what, [*told, clues.output(case), clues.ending(case)])
 
 
 def _failed_waits(case: Case) -> list[Clue]:
@@ -63,7 +73,8 @@ def failed(case: Case) -> Diagnosis:
 def interrupted(case: Case) -> Diagnosis | None:
     """By Ctrl-C, or by a test runner that gave up: that says nothing of the machine."""
     story = case.story
-    wait = story.failed_waits[-1] if story.failed_waits else None
+    waits = [wait for wait in story.failed_waits if wait.is_of_machine or wait.is_of_test]
+    wait = waits[-1] if waits else None
     if wait is None or wait.outcome != "interrupted" or wait.until is None or wait.until < story.made_up_for:
         return None
     what = f"it was interrupted, {case.when(wait.until)}, while {case.waiter(wait)}: {plain(wait.error)}"

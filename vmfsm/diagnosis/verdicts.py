@@ -38,6 +38,8 @@ def lost(case: Case) -> Diagnosis | None:
     source = _source(verdict)
     words = f": {quoted(said)} on {source}" if said and source else f": {said}" if said else ""
     wait = case.wait_at(at)
+    if kind == "boot-loop":
+        words += clues.after_what(case)
     told = [
         clues.resets(case) if kind == "boot-loop" else None,
         *clues.verdicts(case, verdict),

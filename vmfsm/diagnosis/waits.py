@@ -7,7 +7,7 @@ from vmfsm.reports import own_words
 
 from . import clues, ends
 from .case import Case, Clue, Diagnosis
-from .story import NOT_OF_THE_TEST, Wait
+from .story import Wait
 from .words import plain, quoted, seconds, times
 
 _MANY_RESETS = 3
@@ -58,12 +58,13 @@ def _counts(case: Case, wait: Wait) -> bool:
     story = case.story
     if wait.until is None or wait.outcome == "panicked":
         return False
-    if wait.operation in NOT_OF_THE_TEST and (wait.operation, wait.outcome) != ("wait", "timeout"):
+    is_of_test = wait.is_of_test or (wait.operation, wait.outcome) == ("wait", "timeout")
+    if wait.is_of_machine and not is_of_test:
         return False
     own = [record for record in story.failures if str(record.data.get("by")) in {"with", "note", "wait"}]
     if any(wait.error and plain(wait.error) == plain(record.data.get("error")) for record in own):
         return True
-    if own and wait.until < own[0].at - _MOMENT:
+    if not is_of_test or (own and wait.until < own[0].at - _MOMENT):
         return False  # the test went on, and failed for something else
     return wait.until > story.made_up_for
 
@@ -77,7 +78,9 @@ def _timed_out(case: Case, wait: Wait) -> Diagnosis:
     by = f" ({_caller(case, wait)}, {case.when(wait.until)})"
     if wait.resets >= _MANY_RESETS:
         resets = f"the guest seems to be in a boot loop: {times(wait.resets, 'reset')} meanwhile"
-        return _found(case, "boot-loop", f"{resets}: {what}{by}", wait)
+        after = clues.after_what(case)
+        return _found(case, "boot-loop", f"{resets}{after}: {what}{by}", wait, clues.resets(case))
+    by += _had_reset(case)
     if not wait.operation.startswith(("expect(", "follow", "wait")) or wait.operation.startswith("wait_"):
         return _found(case, "timeout", f"{what}{by}", wait)
     heard = max((tail.at for tail in wait.consoles.values()), default=None)
@@ -91,6 +94,12 @@ def _timed_out(case: Case, wait: Wait) -> Diagnosis:
     seems = "seems to wait for input" if tail.is_prompt else "seems to hang"
     told = f"it had been silent for {seconds(silence)}, after {quoted(tail.line)}"
     return _found(case, "guest-hang", f"the guest {seems}: {what}{by}; {told}", wait)
+
+
+def _had_reset(case: Case) -> str:
+    """It came to where it is by many of them: was it in a boot loop before?"""
+    resets = case.story.resets
+    return f", after {times(resets, 'reset')} by the guest" if resets >= _MANY_RESETS else ""
 
 
 def _unanswered(case: Case, wait: Wait, limit: str) -> Diagnosis:
@@ -116,7 +125,7 @@ def _found(case: Case, kind: str, what: str, wait: Wait, first: Clue | None = No
         ends.standstill(case),
         clues.unanswered(case, wait),
         *clues.consoles(case, wait.until, wait.consoles),
-        clues.resets(case),
+        clues.resets(case) if kind != "boot-loop" else None,
         _own_words(case),
         *clues.verdicts(case),
         *clues.steps(case),

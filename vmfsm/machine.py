@@ -197,8 +197,9 @@ class Machine:
 
         The first of: an exception left the `with` block (or `note_failure` was told one), the launch failed,
         a verdict ended waits or QEMU, the machine ended otherwise than it was asked to. Without any of those,
-        its last wait for the guest, if that timed out or was ended by QEMU's end or a panic; a later one that
-        does well takes that back, until the machine is ended. `docs/endings.md` has the details.
+        its last wait for the guest, if that timed out or was ended by QEMU's end or a panic, or its last call
+        of another kind, if that timed out; a later one that does well takes that back, until the machine is
+        ended. `docs/endings.md` has the details.
         """
         return self._failures.why
 

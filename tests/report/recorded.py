@@ -94,3 +94,9 @@ def write(path: Path, records: Iterable[Mapping[str, Any] | bytes], **header: An
 def record(at: float, kind: str, **data: Any) -> dict[str, Any]:
     """A line."""
     return {"at": 1000.0 + at, "kind": kind, "data": data}
+
+
+def without_progress(stderr: str) -> str:
+    """What a command said there besides what it was at, which it says on a machine where that takes long."""
+    busy = ("reading recordings ...", "making the page ...")
+    return "".join(line for line in stderr.splitlines(keepends=True) if line.rstrip() not in busy)

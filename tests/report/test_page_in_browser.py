@@ -343,7 +343,15 @@ def test_two_runs_compared(comparison: Path, open_page: OpenPage) -> None:
     expect(most).to_have_count(1)
     expect(most).to_contain_text("say hello")
     expect(most).to_contain_text("lost most")
-    expect(page.get_by_role("heading", level=1)).to_contain_text("Passed")
+    heading = page.get_by_role("heading", level=1)
+    expect(heading).to_contain_text("Compared B: pass took ")
+    expect(heading).to_contain_text("longer than A: pass")
+    expect(heading).to_contain_text("most of it in step say hello")
+    for name in ("A: pass", "B: pass"):
+        expect(page.get_by_role("button", name=name, exact=True)).to_have_count(1)
+    page.locator(".group[data-machine=m1] g.mark").first.click()
+    expect(page.locator("#details")).to_contain_text("of B: pass")
+    expect(page.locator("#details")).not_to_contain_text("UTC")
 
 
 def test_what_a_screen_reader_gets(failure: Path, open_page: OpenPage) -> None:

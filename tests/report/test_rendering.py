@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from vmfsm.report.rendering import LAST_LINES, MOST_ROWS, embedded, part, render
+from vmfsm.report.times import duration
 from vmfsm.report.visible import visible
 
 HOSTILE = [
@@ -298,3 +299,115 @@ def test_the_lock_file_has_the_version_and_its_integrity() -> None:
     assert locked["version"] == wanted
     assert locked["integrity"].startswith("sha512-")
     assert part("vendor/d3.min.js").startswith(f"// https://d3js.org v{wanted} ")
+
+
+def ended(outcome: str) -> dict[str, Any]:
+    cause = "all went well" if outcome == "ok" else f"it {outcome}"
+    return {"outcome": outcome, "kind": outcome, "cause": cause, "at": None, "clues": [], "wait": None}
+
+
+def heading(html: str) -> str:
+    found = re.search(r"<h1.*?</h1>", html, re.DOTALL)
+    assert found
+    return " ".join(Page(found[0]).text.split())
+
+
+def row(name: str, first: float, second: float, *, most: bool = False) -> dict[str, Any]:
+    delta = second - first
+    return {
+        "kind": "step",
+        "name": name,
+        "seconds": [first, second],
+        "delta": delta,
+        "slower": delta > 0,
+        "most": most,
+    }
+
+
+@pytest.mark.parametrize(
+    ("ends", "outcomes", "said"),
+    [
+        pytest.param(
+            (1.0, 3.0),
+            ("ok", "ok"),
+            "⇄ Compared B: guest took 2.00 s longer than A: guest: 3.00 s, not 1.00 s; "
+            "most of it in step boot: 1.50 s more",
+            id="longer",
+        ),
+        pytest.param(
+            (3.0, 1.0),
+            ("ok", "ok"),
+            "⇄ Compared B: guest took 2.00 s less than A: guest: 1.00 s, not 3.00 s; "
+            "step boot took 1.50 s longer",
+            id="less",
+        ),
+        pytest.param(
+            (2.0, 2.1),
+            ("ok", "failed"),
+            "⇄ Compared B: guest failed, A: guest passed; B: guest took about as long as A: guest: "
+            "2.10 s, and 2.00 s; step boot took 1.50 s longer",
+            id="alike, but failed",
+        ),
+    ],
+)
+def test_a_comparison_is_what_the_page_is_about(
+    ends: tuple[float, float], outcomes: tuple[str, str], said: str
+) -> None:
+    machines = [
+        machine(key=f"m{number}", end=end, diagnosis=ended(outcome), source=f"run-{number}.jsonl")
+        for number, (end, outcome) in enumerate(zip(ends, outcomes, strict=True))
+    ]
+    both = {"names": ["A: guest", "B: guest"], "rows": [row("boot", 0.5, 2.0, most=True)]}
+    html = render(report(*machines, comparison=both))
+    assert heading(html) == said
+    assert "<title>COMPARED: guest</title>" in html
+    words = " ".join(Page(html).text.split())
+    assert "A: guest (run-0.jsonl)" in words
+    assert "B: guest (run-1.jsonl)" in words
+    assert "The beginning of the time axis" not in words
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "said"),
+    [
+        (("ok",), "✓ Passed all went well"),
+        (("ok", "ok"), "✓ Passed all went well in both machines"),
+        (("ok", "ok", "ok"), "✓ Passed all went well in all 3 machines"),
+        (("ok", "unfinished"), "… Unfinished it unfinished"),
+    ],
+)
+def test_the_heading_is_that_of_all_machines(outcomes: tuple[str, ...], said: str) -> None:
+    machines = [machine(key=f"m{n}", name=f"m{n}", diagnosis=ended(one)) for n, one in enumerate(outcomes)]
+    assert heading(render(report(*machines))) == said
+
+
+@pytest.mark.parametrize(
+    ("lanes", "title"), [(("waits", "steps"), "What took longest"), (("waits", None), "Where to look first")]
+)
+def test_what_took_longest_is_called_so(lanes: tuple[str | None, ...], title: str) -> None:
+    clues = [{"text": "it took 2 s", "at": 1.0, "lane": one, "log": None} for one in lanes]
+    words = Page(render(report(machine(diagnosis=ended("ok") | {"clues": clues})))).text
+    assert title in words
+
+
+def test_what_has_not_ended_took_until_its_own_recording_ended() -> None:
+    """And not until that of another machine."""
+    waits = lane("waits", item("boot", 0.5, end=None))
+    html = render(
+        report(machine(end=2.0, lanes=[waits]), machine(key="m1", name="other", end=60.0), length=60.0)
+    )
+    assert "1.50 s, not ended" in Page(html).text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (-0.0123, "-12.3 ms"),
+        (-42.0, "-42.0 s"),
+        (-125.0, "-2 min 05 s"),
+        (-11_220.0, "-3 h 07 min"),
+        (125.0, "2 min 05 s"),
+    ],
+)
+def test_durations_have_a_sign(seconds: float, said: str) -> None:
+    assert duration(seconds) == said

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from . import times
+from .headline import headline, main_machine
 from .visible import plain, visible
 
 if TYPE_CHECKING:
@@ -51,16 +52,18 @@ def render(data: Mapping[str, Any]) -> str:
     """
     from markupsafe import Markup
 
+    main = main_machine(data)
     return (
         _environment()
         .get_template("report.html.jinja")
         .render(
             data=data,
-            main=_main_machine(data),
+            main=main,
+            headline=headline(data) if main else None,
             titles=_titles(data),
             lanes=_lanes,
             ordered=_ordered,
-            spent=lambda item: times.spent(item, data["length"]),
+            spent=times.spent,
             json=Markup(embedded(data)),
             policy=Markup(policy()),
             styles=[Markup(part(name)) for name in STYLES],
@@ -136,15 +139,6 @@ def _hashes(names: tuple[str, ...]) -> Iterator[str]:
     for name in names:
         digest = hashlib.sha256(part(name).encode("utf-8")).digest()
         yield f"'sha256-{base64.b64encode(digest).decode()}'"
-
-
-def _main_machine(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The one that the page is about: whose failure came first, else the first one."""
-    machines: list[Mapping[str, Any]] = data["machines"]
-    for machine in machines:
-        if machine["key"] == data["primary"]:
-            return machine
-    return machines[0] if machines else None
 
 
 def _titles(data: Mapping[str, Any]) -> dict[str, str]:

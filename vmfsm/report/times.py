@@ -9,17 +9,18 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return "no limit"
     size = abs(seconds)
+    sign = "-" if seconds < 0 else ""
     if size < 0.0009995:
         return f"{seconds * 1e6:.0f} µs"
     if size < 0.9995:
         return f"{seconds * 1e3:.3g} ms"
     if size < 99.95:
         return f"{seconds:.2f} s" if size < 9.995 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, rest = divmod(round(size), 60)
     if size < 5970:
-        return f"{minutes} min {rest:02d} s"
+        return f"{sign}{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min"
+    return f"{sign}{hours} h {minutes:02d} min"
 
 
 def moment(seconds: float | None) -> str:
@@ -36,10 +37,10 @@ def moment(seconds: float | None) -> str:
     return f"{sign}{hours}:{minutes:02d}:{rest}" if hours else f"{sign}{minutes}:{rest}"
 
 
-def spent(item: Mapping[str, Any], length: float) -> str:
-    """How long an item took, or that it had not ended at the end of the report."""
+def spent(item: Mapping[str, Any], end: float) -> str:
+    """How long an item took, or that it had not ended when its machine's recording did, at `end`."""
     if "end" not in item:
         return "-"
     if item["end"] is None:
-        return f"{duration(length - item['t'])}, not ended"
+        return f"{duration(max(end - item['t'], 0))}, not ended"
     return duration(item["end"] - item["t"])

@@ -53,7 +53,7 @@ function drawHolds(machine) {
     for (const item of lane.items) {
       if (item.tone !== "held" || item.end === undefined) continue;
       const from = Math.max(0, xOf(item.t));
-      const to = Math.min(view.width, xOf(endOf(item)));
+      const to = Math.min(view.width, xOf(item.until));
       if (to <= from) continue;
       const area = lineAt("held-time", from);
       area.style.width = `${(100 * (to - from)) / view.width}%`;
@@ -117,6 +117,6 @@ function drawOverview() {
 }
 
 function readOut(id, name, t) {
-  const text = t === null ? "" : `${name}: ${moment(t, view.to - view.from < 1 ? 6 : 3)} · ${absolute(t)}`;
+  const text = t === null ? "" : `${name}: ${momentAndClock(t, view.to - view.from < 1 ? 6 : 3)}`;
   document.getElementById(id).textContent = text;
 }

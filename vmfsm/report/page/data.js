@@ -19,6 +19,12 @@ machines.forEach((machine, number) => {
   if (machines.slice(0, number).some((other) => other.title === machine.title)) machine.title += ` (${machine.source})`;
 });
 
+// The end of an item; of one that has not ended that of its machine's recording.
+function endOf(item, machine) {
+  if (item.end === undefined) return item.t;
+  return item.end === null ? Math.max(item.t, machine.end) : item.end;
+}
+
 for (const machine of machines) {
   for (const lane of machine.lanes) {
     lane.machine = machine;
@@ -29,6 +35,7 @@ for (const machine of machines) {
     lane.items.forEach((item, index) => {
       item.index = index;
       item.row = item.row || 0;
+      item.until = endOf(item, machine);
       if (!TONES.includes(item.tone)) item.tone = "neutral";
       lane.rows = Math.max(lane.rows, item.row + 1);
     });
@@ -46,12 +53,6 @@ const extent = (() => {
   const room = (last - first) * 0.02;
   return [first - room, last + room];
 })();
-
-// The end of an item; of one that has not ended the end of all.
-function endOf(item) {
-  if (item.end === undefined) return item.t;
-  return item.end === null ? Math.max(item.t, report.length) : item.end;
-}
 
 function logOf(machine, id) {
   return machine.logs.find((log) => log.id === id);

@@ -47,11 +47,11 @@ function fillDetails(mark) {
   const fact = (name, value) => facts.append(element("dt", {}, visible(name)), element("dd", {}, value));
   fact("Lane", isolated(lane.name));
   const last = many ? items[items.length - 1] : item;
-  fact(many || item.end !== undefined ? "From" : "At", `${moment(item.t, 6)} · ${absolute(item.t)}`);
+  fact(many || item.end !== undefined ? "From" : "At", momentAndClock(item.t, 6));
   if (many || item.end !== undefined) {
     const isOpen = last.end === null;
-    fact("To", isOpen ? "not ended" : `${moment(endOf(last), 6)}`);
-    fact(isOpen ? "So far" : "Took", duration(endOf(last) - item.t));
+    fact("To", isOpen ? "not ended" : moment(last.until, 6));
+    fact(isOpen ? "So far" : "Took", duration(last.until - item.t));
   }
   const content = [title, facts];
   if (many) {
@@ -80,7 +80,7 @@ function buttonsFor(mark) {
     button.addEventListener("click", act);
     row.append(button);
   };
-  add("Zoom to it", () => zoomTo(items[0].t, endOf(last)));
+  add("Zoom to it", () => zoomTo(items[0].t, last.until));
   const log = logOfLane(lane);
   if (log) add("In the log", () => openLog(log, items[0]));
   if (pinned) row.append(letGoButton());

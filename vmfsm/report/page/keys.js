@@ -59,7 +59,7 @@ function goAcross(mark, by) {
 function nearestIn(lane, t) {
   const near = (view.to - view.from) / 100;
   const ranks = lane.items.map((item) => {
-    const away = Math.max(item.t - t, t - endOf(item), 0);
+    const away = Math.max(item.t - t, t - item.until, 0);
     return away > near ? away : away / 2 - near * TONES.indexOf(item.tone);
   });
   return d3.minIndex(ranks);

@@ -11,7 +11,7 @@ function marksOf(lane, isAll = false) {
     const isPoint = item.end === undefined;
     const x0 = (item.t - view.from) * scale;
     if (!isAll && x0 > view.width + 20) break;
-    const x1 = isPoint ? x0 : (endOf(item) - view.from) * scale;
+    const x1 = isPoint ? x0 : (item.until - view.from) * scale;
     if (!isAll && x1 < -20) continue;
     const close = isPoint ? 7 : 2;
     const isSmall = x1 - x0 < close;
@@ -42,7 +42,7 @@ function nameOf(mark) {
     return `${words}, from ${moment(item.t)} to ${moment(mark.items[mark.items.length - 1].t)}`;
   }
   const tone = TONE_WORDS[item.tone];
-  const took = item.end === undefined ? "" : `, ${item.end === null ? "not ended, " : ""}${duration(endOf(item) - item.t)}`;
+  const took = item.end === undefined ? "" : `, ${item.end === null ? "not ended, " : ""}${duration(item.until - item.t)}`;
   return `${plain(item.label).slice(0, 200)}${tone && `, ${tone}`}, at ${moment(item.t)}${took}`;
 }
 

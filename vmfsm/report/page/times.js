@@ -7,9 +7,10 @@ function duration(seconds) {
   if (size < 0.9995) return `${Number((seconds * 1e3).toPrecision(3))} ms`;
   if (size < 99.95) return `${seconds.toFixed(size < 9.995 ? 2 : 1)} s`;
   const whole = Math.round(size);
-  if (size < 5970) return `${Math.floor(whole / 60)} min ${String(whole % 60).padStart(2, "0")} s`;
+  const sign = seconds < 0 ? "-" : "";
+  if (size < 5970) return `${sign}${Math.floor(whole / 60)} min ${String(whole % 60).padStart(2, "0")} s`;
   const minutes = Math.floor(whole / 60);
-  return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
+  return `${sign}${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
 }
 
 // `12.345 s`, from two minutes on `2:03.456`, `1:02:03.456`.
@@ -30,14 +31,21 @@ function clock(seconds, digits) {
 
 const beginning = Date.parse(report.begin);
 
-// What the host's clock said, UTC, to the microsecond as far as a double has it.
+// What the host's clock said, UTC, to the microsecond as far as a double has it. Runs that are compared were not
+// at one time: there is none to say.
 function absolute(seconds) {
-  if (Number.isNaN(beginning)) return "";
+  if (Number.isNaN(beginning) || report.comparison) return "";
   const micro = Math.round(seconds * 1e6);
   const date = new Date(beginning + Math.floor(micro / 1e3));
   if (Number.isNaN(date.getTime())) return "";
   const rest = String(((micro % 1e3) + 1e3) % 1e3).padStart(3, "0");
   return date.toISOString().replace("T", " ").replace("Z", `${rest} UTC`);
+}
+
+// A moment as one reads it, and as the host's clock said it.
+function momentAndClock(seconds, digits) {
+  const clockSaid = absolute(seconds);
+  return moment(seconds, digits) + (clockSaid && ` · ${clockSaid}`);
 }
 
 const STEPS = [15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400];

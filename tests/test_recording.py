@@ -123,7 +123,7 @@ def write(path: Path, *lines: bytes, **header: object) -> recording.Recording:
         b'{"at": 1, "kind": "x", "data": []}\n',
         b'{"at": ' + b"1" * 5000 + b', "kind": "x", "data": {}}\n',
         b"[" * 100_000 + b"\n",
-        b"x" * (17 * 1024 * 1024) + b"\n",
+        b"x" * (3 * 1024 * 1024) + b"\n",
     ],
     ids=range(15),
 )
@@ -238,6 +238,25 @@ def test_a_large_one_in_little_memory(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert most < 12_000_000, "the last fifty records are in the picture"
+
+
+def test_much_damage_in_little_memory(tmp_path: Path) -> None:
+    lost = [line("dropped", records="x" * 10_000)] * 100
+    it = write(tmp_path / "vm.jsonl", *[b"x\n"] * 100_000, *lost, ENDED)
+    tracemalloc.start()
+    try:
+        assert len(it.problems) == 101
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert it.problems[0] == "vm.jsonl, line 2 is damaged, and left out"
+    assert it.problems[-1] == "and 100000 more"
+    assert most < 6_000_000
+
+
+def test_of_another_version(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"a recording of version 2: only 1 is known here"):
+        write(tmp_path / "vm.jsonl", ENDED, version=2)
 
 
 def test_times(tmp_path: Path) -> None:

@@ -238,3 +238,13 @@ def test_clocks(tmp_path: Path, header: dict[str, Any], begin: float) -> None:
     data = made_of(first, second)
     assert [vm["begin"] for vm in data["machines"]] == pytest.approx([0.0, begin])
     assert data["begin"].startswith("2023-11-14T22:13:20")
+    is_told = any("only wall clocks place it" in problem for problem in data["machines"][1]["problems"])
+    assert is_told == (begin > 0)
+
+
+def test_machines_of_another_host_stay_together(tmp_path: Path) -> None:
+    """Its wall clock was put right between the two."""
+    headers = (other("here", 1.7e9), other("there", 1.7e9 + 10), other("there", 1.7e9 + 15))
+    for n, header in enumerate(headers):
+        write(tmp_path / f"{n}.jsonl", [record(n / 10, "note", text="begun")], **header)
+    assert [vm["begin"] for vm in made_of(tmp_path)["machines"]] == pytest.approx([0.0, 10.1, 10.2])

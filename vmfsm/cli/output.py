@@ -55,11 +55,13 @@ _PATIENCE = 1.0
 
 @contextlib.contextmanager
 def progress(text: str) -> Iterator[None]:
-    """Say on stderr what is going on, where that takes more than a second; a terminal is wiped afterwards."""
-    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    """Say on stderr, to people at a terminal, what is going on where that takes more than a second."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
 
     def say() -> None:
-        click.echo(f"{text} ...", err=True, nl=not is_terminal)
+        click.echo(f"{text} ...", err=True, nl=False)
 
     timer = threading.Timer(_PATIENCE, say)
     timer.daemon = True
@@ -69,8 +71,7 @@ def progress(text: str) -> Iterator[None]:
     finally:
         timer.cancel()
         timer.join()
-        if is_terminal:
-            click.echo("\r\x1b[K", err=True, nl=False, color=True)
+        click.echo("\r\x1b[K", err=True, nl=False, color=True)
 
 
 def terminal_width() -> int | None:

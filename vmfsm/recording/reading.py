@@ -18,9 +18,12 @@ FORMAT = "vmfsm-recording"
 VERSION = 1
 """Of the format. Fields and kinds of records may be added to it; for anything else it changes."""
 
-_LONGEST_LINE = 16 * 1024 * 1024
-_BATCH = 256 * 1024
+_LONGEST_HEADER = 16 * 1024 * 1024
+_LONGEST_LINE = 2 * 1024 * 1024
+"""Bytes; the recorder writes half of that. Some dozens of records are kept while a recording is read."""
+_BATCH, _MOST_LINES = 256 * 1024, 4096
 _MOST_PROBLEMS = 100
+_LONGEST_PROBLEM = 500
 _NAME = re.compile(r"(.*\.jsonl)(?:\.[0-9]{1,9})?", re.DOTALL)
 _CLOCK_PUT_RIGHT = 60.0
 """Seconds by which a host's clock may have been, since the recording was begun."""
@@ -31,6 +34,23 @@ class _File(NamedTuple):
     number: int
     path: str
     header: dict[str, Any]
+
+
+class _Problems:
+    """The first hundred, however many there are."""
+
+    def __init__(self) -> None:
+        self._first: list[str] = []
+        self._more = 0
+
+    def add(self, problem: str) -> None:
+        if len(self._first) < _MOST_PROBLEMS:
+            self._first.append(problem[:_LONGEST_PROBLEM])
+        else:
+            self._more += 1
+
+    def told(self) -> tuple[str, ...]:
+        return (*self._first, *([f"and {self._more} more"] if self._more else ()))
 
 
 def _what_became_of(header: Mapping[str, Any]) -> str:
@@ -93,12 +113,12 @@ class Recording:
 
         :raises OSError: when a file can't be read.
         """
-        problems: list[str] = []
+        problems = _Problems()
         lines, at, state = 0, None, ""
         for file in self._files:
             missing = file.header["before"] - lines
             if missing > 0:
-                problems.append(f"{missing} records before {_name(file.path)} were removed to make room")
+                problems.add(f"{missing} records before {_name(file.path)} were removed to make room")
                 data = {"records": missing, "error": "removed to make room"}
                 yield Record("dropped", file.header["clocks"]["monotonic"] if at is None else at, data)
                 lines += missing
@@ -109,14 +129,12 @@ class Recording:
                     if found.kind == "transition":
                         state = str(found.data.get("dest"))
                     elif found.kind == "dropped":
-                        problems.append(_lost(found))
+                        problems.add(_lost(found))
                     yield found
         if state not in _FINAL:
             what = f"in state {state}" if state else "before anything happened"
-            problems.append(f"it ends {what}: its harness {_what_became_of(self._files[0].header)}")
-        if len(problems) > _MOST_PROBLEMS:
-            problems[_MOST_PROBLEMS:] = [f"and {len(problems) - _MOST_PROBLEMS} more"]
-        self._problems = tuple(problems)
+            problems.add(f"it ends {what}: its harness {_what_became_of(self._files[0].header)}")
+        self._problems = problems.told()
 
     def time(self, at: float) -> datetime.datetime:
         """When that was, in UTC, for the `at` of a record.
@@ -159,6 +177,9 @@ def read(path: "str | os.PathLike[str]") -> Recording:
     header = _header(path)
     if header is None:
         raise ConfigError(f"{path} is no recording of vmfsm, or lacks its first line", field="path")
+    if header["version"] != VERSION:
+        said = f"{path}: a recording of version {header['version']}: only {VERSION} is known here"
+        raise ConfigError(said, field="path")
     files = {path: _File(header["piece"], path, header)}
     match = _NAME.fullmatch(os.path.basename(path))
     if match is not None:
@@ -179,7 +200,7 @@ def read(path: "str | os.PathLike[str]") -> Recording:
 
 def _header(path: str) -> dict[str, Any] | None:
     with open(path, "rb") as file:
-        header = _parsed(file.readline(_LONGEST_LINE))
+        header = _parsed(file.readline(_LONGEST_HEADER))
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         return None
     clocks = header.get("clocks")
@@ -196,14 +217,14 @@ def _header(path: str) -> dict[str, Any] | None:
     return header if is_whole else None
 
 
-def _records(path: str, problems: list[str]) -> Iterator[Record | None]:
+def _records(path: str, problems: _Problems) -> Iterator[Record | None]:
     """Those of one file; `None` for each that is damaged."""
     try:
         file = open(path, "rb")  # noqa: SIM115 - see below
     except FileNotFoundError:  # removed since, to make room: they are missing before the next file
         return
     with file:
-        file.readline(_LONGEST_LINE)
+        file.readline(_LONGEST_HEADER)
         number = 1
         for lines in _batches(file):
             for line, value in zip(lines, _all_parsed(lines), strict=True):
@@ -212,7 +233,7 @@ def _records(path: str, problems: list[str]) -> Iterator[Record | None]:
                 if record is None:
                     is_cut = not _skip_rest(file, line)
                     what = "is cut off: that is where writing ended" if is_cut else "is damaged, and left out"
-                    problems.append(f"{_name(path)}, line {number} {what}")
+                    problems.add(f"{_name(path)}, line {number} {what}")
                 yield record
 
 
@@ -223,7 +244,7 @@ def _batches(file: IO[bytes]) -> Iterator[list[bytes]]:
     while line := file.readline(_LONGEST_LINE):
         lines.append(line)
         size += len(line)
-        if size > _BATCH or not line.endswith(b"\n"):
+        if size > _BATCH or len(lines) == _MOST_LINES or not line.endswith(b"\n"):
             yield lines
             lines, size = [], 0
     if lines:

@@ -57,10 +57,13 @@ def read(source: Source, share: float, beside: Callable[[str], Writing | None], 
     return Launch(source, begin, end, lanes, snapshot, diagnostician.conclude(snapshot))
 
 
-def told(launch: Launch, key: str, zero: float, beside: Beside) -> dict[str, JSON]:
+def told(
+    launch: Launch, key: str, zero: float, beside: Beside, *, by_wall_clock: bool = False
+) -> dict[str, JSON]:
     """As the data has it.
 
     :param zero: what the axis begins with, on the clock of this recording.
+    :param by_wall_clock: which is known less well than within one host.
     """
     source, snapshot = launch.source, launch.snapshot
     lanes, logs = launch.lanes.told(zero)
@@ -68,6 +71,8 @@ def told(launch: Launch, key: str, zero: float, beside: Beside) -> dict[str, JSO
     problems = [text(problem, 500) for problem in source.recording.problems]
     if launch.lanes.left_out:
         problems.append(f"{launch.lanes.left_out:,} records are of further consoles, which are not shown")
+    if by_wall_clock:
+        problems.append("it is of another host than the first, or another boot: only wall clocks place it")
     return {
         "key": key,
         "name": text(header["name"], 200),

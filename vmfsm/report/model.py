@@ -51,7 +51,9 @@ def data(
         ]
         zeros = [launch.begin for launch in launches] if compare else _common_zero(launches)
         machines = [
-            machine.told(launch, f"m{number}", zero, beside)
+            machine.told(
+                launch, f"m{number}", zero, beside, by_wall_clock=not compare and _is_apart(launches, number)
+            )
             for number, (launch, zero) in enumerate(zip(launches, zeros, strict=True))
         ]
     names = list(dict.fromkeys(str(one["name"]) for one in machines))
@@ -89,9 +91,15 @@ def _clocks(source: Source) -> Mapping[str, float]:
 def _common_zero(launches: Sequence[Launch]) -> list[float]:
     """When the first record of all was made, on the clock of each."""
     headers = [launch.source.recording.header for launch in launches]
-    shifts = [clocks.shift(headers[0], header) for header in headers]
+    shifts = clocks.shifts(headers)
     zero = min(launch.begin + shift for launch, shift in zip(launches, shifts, strict=True))
     return [zero - shift for shift in shifts]
+
+
+def _is_apart(launches: Sequence[Launch], number: int) -> bool:
+    """Whether its times were compared with those of the first one by wall clocks."""
+    first, other = (launches[one].source.recording.header for one in (0, number))
+    return number > 0 and not clocks.has_same(first, other)
 
 
 def _moment(source: Source, at: float) -> str:

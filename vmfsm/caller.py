@@ -98,6 +98,7 @@ class Caller:
         self._io = io
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._released = False
+        self._later: Deadline | None = None
         self._error: BaseException | None = None
         self._job: Job | None = None
         self._left: BaseException | None = None
@@ -126,6 +127,11 @@ class Caller:
         else:
             self._io.loop.call_later(PRESENCE, self._check_presence, job)
 
+    def wait_longer(self, deadline: Deadline) -> None:
+        """What is over late is worth it: the caller waits by this deadline."""
+        self._later = deadline
+        self._inbox.put(None)
+
     def release(self, error: BaseException | None) -> None:
         """Let the caller go, with an error to raise."""
         # Beside the queue: who is interrupted between taking from that and looking at it still sees it.
@@ -152,7 +158,7 @@ class Caller:
         """
         __tracebackhide__ = True
         while not self._released:
-            job = receive(self._inbox, deadline.after(GRACE))
+            job = receive(self._inbox, (self._later or deadline).after(GRACE))
             error = None if job is None else job.run()
             if error is not None and not isinstance(error, Exception):
                 raise error  # Ctrl-C, say: it is for the caller, not for the walk

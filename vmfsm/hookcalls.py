@@ -58,6 +58,10 @@ class HookCalls:
                 return error if is_interrupt else self._plugin_error(implementation.plugin, hook, error)
         return None
 
+    def has(self, hook: str) -> bool:
+        """Whether any plugin implements it."""
+        return bool(self._plugins.implementations(hook))
+
     async def clean_up(self, hook: str, deadline: Deadline, **arguments: object) -> list[PluginError]:
         """Run all of a clean-up hook, in reverse order; what they raised."""
         implementations = reversed(self._plugins.implementations(hook))

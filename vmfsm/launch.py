@@ -75,7 +75,7 @@ LAST_WORDS = 0.5
 HURRY = 2.0
 """Seconds until SIGKILL when whoever waits for the end is interrupted."""
 UNASKED_CLEANUP = 30.0
-"""Seconds for the clean-up hooks after a QEMU that ended unasked."""
+"""Seconds for the clean-up hooks after a QEMU that ended unasked; for `ended` after a late launch."""
 
 
 class Launch:
@@ -149,6 +149,8 @@ class Launch:
         self._cleaned_up = False
         self._failed: Failure | None = None
         self._end_deadline: Deadline | None = None
+        self._ended_deadline: Deadline | None = None
+        """Of the hook `ended`, where that has another."""
         self._timers: set[Alarm | asyncio.TimerHandle] = set()
         self._waiting: list[Caller] = []
         self._on_end: list[Callable[[], object]] = []
@@ -350,7 +352,8 @@ class Launch:
         await self._end()
         self._tell_waits_over()
         await self._observers_told()
-        self.errors += await self._hooks.clean_up("ended", self._end_deadline or self._unasked())
+        deadline = self._ended_deadline or self._end_deadline or self._unasked()
+        self.errors += await self._hooks.clean_up("ended", deadline)
         self._release()
 
     def _tell_waits_over(self) -> None:
@@ -602,6 +605,11 @@ class Launch:
             killer = next((kill.deadline for kill in tuple(self._kills) if kill.deadline is not None), None)
             self._end_deadline = killer or (self._deadline if self._failed is not None else self._unasked())
         deadline = self._end_deadline
+        is_late = self._failed is not None and self._failed.reason is Reason.DEADLINE
+        if is_late and deadline is self._deadline and self._hooks.has("ended"):
+            # All its time went by waiting for what did not come: just where one wants to be told more.
+            self._ended_deadline = self._unasked()
+            self.caller.wait_longer(self._ended_deadline)
         if self.plan is not None:
             self.plan.spent = True
         cleaning = asyncio.ensure_future(self._early_cleanup(deadline))

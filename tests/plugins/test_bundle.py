@@ -6,13 +6,15 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from vmfsm_plugins.bundle import Bundles
+from vmfsm_plugins.bundle import Bundles, report
 
 from tests.bundles import LIVE, Seen, bundles, the_bundle
 from tests.endings import (
@@ -32,6 +34,7 @@ from vmfsm import (
     State,
     TransitionError,
     VMError,
+    hookimpl,
     recording,
 )
 
@@ -207,6 +210,58 @@ def test_a_launch_that_fails(make: MakeGuest, failed: Path, name: str) -> None:
         it = the_bundle(failed)
         assert it.told["why"] == vm.failure == str(error).removeprefix(f"{vm.name}: ")
         assert not it.names & LIVE
+
+
+class Stuck:
+    name = "stuck"
+
+    @hookimpl
+    async def post_launch(self) -> None:
+        await asyncio.Event().wait()
+
+
+def test_a_launch_that_hangs(
+    qemu: str, failed: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bundle has what takes a while all the same: longer than who launches waits otherwise."""
+    make = report.make
+
+    def slowly(bundle: str, seconds: float) -> int:
+        time.sleep(3)
+        return make(bundle, seconds)
+
+    monkeypatch.setattr(report, "make", slowly)
+    vm = Machine(qemu, ["-S"], plugins=[Stuck()], options={"bundle": {"directory": failed, "timeout": LONG}})
+    with pytest.raises(LaunchError, match="not up after") as caught, vm:
+        vm.launch(timeout=1)
+    it = the_bundle(failed)
+    assert it.told["why"] == vm.failure
+    assert "report.html" in it.names
+    assert f"{vm.name}: bundle: {it.path}" in caught.value.__notes__
+    assert capfd.readouterr().err == f"vmfsm: {vm.name}: bundle: {it.path}\n"
+
+
+@pytest.mark.parametrize("executable", [None, ""])
+def test_a_python_that_is_nowhere(
+    make: MakeGuest, failed: Path, executable: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a program that has it built in."""
+    vm = make(options={"bundle": {"directory": failed, "timeout": LONG}}).launch()
+    vm.note_failure("no")
+    monkeypatch.setattr(sys, "executable", executable)
+    vm.shutdown()
+    assert "Python" in the_bundle(failed).missing["the report"]
+
+
+def test_the_page_takes_nothing_from_the_current_directory(
+    make: MakeGuest, failed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "click.py").write_text("raise SystemExit('planted')")
+    monkeypatch.chdir(tmp_path)
+    vm = make(options={"bundle": {"directory": failed, "timeout": LONG}}).launch()
+    vm.note_failure("no")
+    vm.shutdown()
+    assert "report.html" in the_bundle(failed).names
 
 
 def test_a_binary_that_is_not_there(failed: Path, tmp_path: Path) -> None:

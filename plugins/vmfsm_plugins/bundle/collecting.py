@@ -20,6 +20,7 @@ FORMAT, VERSION = "vmfsm-bundle", 1
 _OF_FOLDER, _OF_LIVE, _OF_LOGS = 0.2, 0.35, 0.15
 """Shares of the time; the rest is for what is left when the machine has ended."""
 _OWN = ("bundle.json", "README.txt")
+_CUT = "the time of the call that ended the machine was over"
 _RESERVE = 0.15
 """Of it for the last of it all: saying what is there."""
 
@@ -47,7 +48,7 @@ class Collection:
         self._spent = 0.0
         self._contents: Contents | None = None
         self._trouble: str | None = None
-        self._has_logs = False
+        self._is_begun = self._has_logs = False
         picture = machine.snapshot()
         self._picture = picture
         launches = picture["launches"]
@@ -57,6 +58,12 @@ class Collection:
     def path(self) -> str | None:
         """The directory, when it is there."""
         return self._contents.folder.path if self._contents else None
+
+    @property
+    def is_whole(self) -> bool:
+        """It says itself what is in it."""
+        files = self._contents.files if self._contents else []
+        return {file.file for file in files}.issuperset(_OWN)
 
     @property
     def trouble(self) -> str | None:
@@ -80,6 +87,7 @@ class Collection:
         await self._stage(
             "the snapshot", _OF_FOLDER, lambda: contents.json("snapshot.json", "the machine", self._picture)
         )
+        self._is_begun = True
         seconds = wanted.timeout * _OF_LIVE
         if is_live and self._machine.pid is not None:
             await self._stage(
@@ -95,13 +103,15 @@ class Collection:
         contents = self._contents
         if contents is None:
             return
-        self._has_logs = True
         await self._stage("the logs", _OF_LOGS, lambda: texts.logs(self._machine, contents))
+        self._has_logs = True
         if cores.makes_one(self._machine.exit_status):
             await self._stage("QEMU's core", _OF_LOGS, lambda: self._core(contents))
 
     async def finish(self) -> None:
         """When all is told: the recording, the page, and what is said of it all."""
+        if not self._is_begun and self._spent < self._wanted.timeout * _OF_FOLDER:
+            await self.begin(is_live=False)  # the hook that began it was out of time
         contents = self._contents
         if contents is None:
             return
@@ -117,7 +127,7 @@ class Collection:
             await self._stage("the README", share * 0.2, lambda: self._say(contents, found))
         if contents.hangs:
             self._trouble = f"{contents.folder.path}: the file system does not answer"
-        elif not {file.file for file in contents.files}.issuperset(_OWN):
+        elif not self.is_whole:
             why = contents.missing[-1][1] if contents.missing else "there was no time"
             self._trouble = f"{contents.folder.path}: {why}"
             await self._stage(
@@ -229,14 +239,21 @@ class Collection:
         begin = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(seconds):
-                return await work()
+                value = await work()
+        except asyncio.CancelledError:
+            self._lack(what, _CUT)
+            raise
         except TimeoutError:
             self._lack(what, f"not done after {seconds:.1f} s")
+            return None
         except Exception as error:  # noqa: BLE001 - whatever it is, it may not hide what the bundle is made for
             self._lack(what, str(error) or type(error).__name__)
+            return None
         finally:
             self._spent += asyncio.get_running_loop().time() - begin
-        return None
+        if self._contents is not None:  # it may have been begun before
+            self._contents.missing[:] = [one for one in self._contents.missing if one != (what, _CUT)]
+        return value
 
     def _lack(self, what: str, why: str) -> None:
         if self._contents is not None:

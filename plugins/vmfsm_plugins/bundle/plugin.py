@@ -138,14 +138,17 @@ class _Active(Bundles):
             if machine.failure is None or self._is_done:
                 return
             collection = self._collection or await self._begin(machine)
-            await collection.finish()
-            self._collection, self._is_done = None, True
-            if collection.path is None or collection.trouble is not None:
-                text = f"no bundle could be made: {collection.trouble}"
-            else:
-                self._path = collection.path
-                text = f"bundle: {collection.path}"
-            await _say(printable(f"vmfsm: {machine.name}: {text}".replace("\n", " ")))
+            try:
+                await collection.finish()
+            finally:  # also where the time is over
+                self._collection, self._is_done = None, True
+                if collection.path is None or collection.trouble is not None:
+                    text = f"no bundle could be made: {collection.trouble}"
+                else:
+                    self._path = collection.path
+                    cut = "" if collection.is_whole else " (not whole: there was no time)"
+                    text = f"bundle: {collection.path}{cut}"
+                await _say(printable(f"vmfsm: {machine.name}: {text}".replace("\n", " ")))
 
     async def _begin(self, machine: Machine) -> Collection:
         self._collection = Collection(machine, self._wanted, machine.failure or "")

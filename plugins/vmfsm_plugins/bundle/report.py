@@ -34,7 +34,10 @@ def make(bundle: str, seconds: float) -> int:
         raise late
     try:
         path = os.path.join(bundle, NAME)
-        command = [sys.executable, "-m", "vmfsm", "report", bundle, "-o", path]
+        if not sys.executable:
+            raise ReportFailed("where Python is, this program does not know")
+        # -P: the current directory may have anything in it that is named as a module is.
+        command = [sys.executable, "-P", "-m", "vmfsm", "report", bundle, "-o", path]
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,

@@ -105,6 +105,7 @@ def test_many_kinds_are_as_it_says(lines: dict[str, Any]) -> None:
 
 
 MAY_LACK = {
+    ("exit", "sent"),
     ("failure", "thread"),
     ("qmp-event", "data"),
     ("qmp-event", "timestamp"),

@@ -77,7 +77,7 @@ def test_a_launch_can_be_read_off_it(bare: MakeMachine) -> None:
     }
     assert by_kind["spawn"].data == {"command": machine.command, "cwd": None, "environment": {}}
     assert by_kind["hook-begin"].data == {"hook": "post_launch", "plugin": "failing"}
-    assert by_kind["exit"].data == {"status": -9}
+    assert by_kind["exit"].data == {"status": -9, "sent": ["SIGKILL"]}
     hook = by_kind["hook"].data
     seconds = hook["seconds"]
     assert hook == {
@@ -235,6 +235,8 @@ def test_formatted_in_colours_only_where_asked() -> None:
         ("qmp-reply", {"command": "quit", "id": 1, "seconds": 0.5, "error": "no"}, "quit: no"),
         ("qmp-event", {"event": "STOP", "timestamp": {"seconds": 1}}, "STOP"),
         ("exit", {"status": -9}, "QEMU died of SIGKILL"),
+        ("exit", {"status": -9, "sent": ["SIGKILL"]}, "QEMU died of SIGKILL (sent by vmfsm)"),
+        ("exit", {"status": -9, "sent": []}, "QEMU died of SIGKILL (not by vmfsm)"),
         ("exit", {"status": None}, "QEMU ended, with a status that could not be had"),
         ("hook", {"mine": [1, None]}, "mine=[1, null]"),
         ("stop", {"way": "qmp"}, "politely, by qmp"),

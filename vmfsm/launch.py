@@ -567,7 +567,8 @@ class Launch:
         if self._oom_kills is not None and status == -signal.SIGKILL:
             file, before = self._oom_kills
             self._oom = (oom.count(file) or 0) > before
-        self._record("exit", {"status": status}, 100)
+        sent = sorted(number.name for number in self.process.sent) if self.process else []
+        self._record("exit", {"status": status, "sent": sent}, 200)
         self.io.start(self._hear_last_words())
 
     async def _hear_last_words(self) -> None:

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .errors import AbnormalExit, Evidence, LaunchError, MachineDied, PluginError, VMError, printable
 from .lifecycle import Reason, State
@@ -18,16 +18,23 @@ class Failure(NamedTuple):
     cause: BaseException | None
 
 
-def describe_exit(status: int | None) -> str:
-    """How a process ended, in words to follow its name."""
+def describe_exit(status: int | None, sent: Any = None) -> str:
+    """How a process ended, in words to follow its name.
+
+    :param sent: names of the signals that vmfsm had sent to it, where that is known: of SIGTERM and
+        SIGKILL it is said whose they were.
+    """
     if status is None:
         return "ended, with a status that could not be had"
     if status >= 0:
         return f"ended with status {status}"
     try:
-        return f"died of {signal.Signals(-status).name}"
+        name = signal.Signals(-status).name
     except ValueError:
-        return f"died of signal {-status}"
+        name = f"signal {-status}"
+    is_asked = name in {"SIGTERM", "SIGKILL"} and isinstance(sent, list)
+    by = f" ({'sent' if name in sent else 'not'} by vmfsm)" if is_asked else ""
+    return f"died of {name}{by}"
 
 
 def launch_error(

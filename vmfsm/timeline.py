@@ -205,7 +205,7 @@ def _stop(data: Mapping[str, Any]) -> str:
 
 
 def _exit(data: Mapping[str, Any]) -> str:
-    return f"QEMU {describe_exit(data['status'])}"
+    return f"QEMU {describe_exit(data['status'], data.get('sent'))}"
 
 
 def _said(data: Mapping[str, Any]) -> str:

@@ -71,9 +71,9 @@ def ending(case: Case) -> Clue | None:
 
 
 def exit_words(record: Record) -> str:
-    """`ended with status 1`, `died of SIGSEGV`."""
+    """`ended with status 1`, `died of SIGSEGV (not by vmfsm)`."""
     status = record.data.get("status")
-    return describe_exit(status if isinstance(status, int) else None)
+    return describe_exit(status if isinstance(status, int) else None, record.data.get("sent"))
 
 
 def forced(case: Case) -> Clue | None:

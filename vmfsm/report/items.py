@@ -78,15 +78,21 @@ class Lane:
         """What has begun, and is not over."""
         return [item for items in self._open.values() for item in items]
 
+    def take_open(self) -> list[Item]:
+        """What has begun, and is not over: it is for the caller to add it."""
+        begun = self.open
+        self._open.clear()
+        self._open_count = 0
+        return begun
+
     def mark(self) -> None:
         """What is near the last one is to be kept."""
         self._items.mark()
 
     def close(self) -> None:
         """Nothing is added any more: what is open stays so."""
-        for item in self.open:
+        for item in self.take_open():
             self.add(item, matters=True)
-        self._open.clear()
 
     @property
     def total(self) -> int:

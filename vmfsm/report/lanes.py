@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vmfsm.jsonable import JSON
+from vmfsm.reports import describe_exit
 from vmfsm.timeline import Record
 
 from .comparing import Spent
@@ -26,6 +27,7 @@ _STATES = {
     "stopped": "neutral",
     "failed": "bad",
 }
+_WAYS = {"qmp": "vmfsm asks QEMU to quit", "SIGTERM": "vmfsm sends SIGTERM", "SIGKILL": "vmfsm sends SIGKILL"}
 _ORDER = (
     "state",
     "steps",
@@ -60,7 +62,7 @@ class Lanes:
         self._lanes: dict[str, Lane] = {}
         conversation = Conversation(share, file)
         self._logs: dict[str, Log | Conversation] = {"qmp": conversation}
-        monitor = Monitor(
+        self._monitor = monitor = Monitor(
             self._lane("qmp", "Monitor (QMP)"), self._lane("events", "Events", "points"), conversation
         )
         self._consoles: dict[str, Log] = {}
@@ -69,6 +71,9 @@ class Lanes:
         self._marks = 0
         self._state: Item | None = None
         self._migration: Item | None = None
+        self.exit: str | None = None
+        """How QEMU ended, and whose signal it was."""
+        self._exited: float | None = None
         self.left_out = 0
         """Records of consoles for which there was no lane any more."""
         self._handlers: dict[str, Callable[[float, Mapping[str, Any]], None]] = {
@@ -119,6 +124,7 @@ class Lanes:
             self._lane("state", "State").add(self._state._replace(end=end if is_over else None), matters=True)
         if self._migration is not None:
             self._lane("migration", "Migration").add(self._migration._replace(end=end), matters=True)
+        self._monitor.close(self._exited)
         for kind, key in (("step", "steps"), ("hook", "hooks"), ("wait", "waits")):
             for item in self._lanes[key].open if key in self._lanes else ():
                 self._over(kind, item, end)
@@ -137,7 +143,7 @@ class Lanes:
                 continue
             kept = log.kept()
             places[key] = {line.number: place for place, line in enumerate(kept)}
-            title = _title(key)
+            title = _title(key, is_only=len(self._consoles) == 1)
             logs.append({"id": key, "title": title, **told(kept, log.total, begin), "file": log.file})
             if isinstance(log, Log):
                 of_text.append(_text_lane(key, title, log, begin, kept, self._most))
@@ -255,13 +261,18 @@ class Lanes:
         return add
 
     def _on_stop(self, at: float, data: Mapping[str, Any]) -> None:
-        item = Item(at, f"stop: {text(data.get('way'), 60)}", "warn", detail(data), is_point=True)
-        self._lane("process", "Process", "points").add(item)
+        way = text(data.get("way"), 60)
+        label = _WAYS.get(way, f"vmfsm asks for the end by {way}")
+        item = Item(at, label, "bad" if way == "SIGKILL" else "warn", detail(data), is_point=True)
+        self._lane("process", "Process", "points").add(item, matters=True)
 
     def _on_exit(self, at: float, data: Mapping[str, Any]) -> None:
         status = data.get("status")
         tone = "neutral" if status == 0 and status is not False else "bad"
-        item = Item(at, "QEMU has ended", tone, detail(data), is_point=True)
+        self._exited = at
+        is_status = isinstance(status, int) and not isinstance(status, bool)
+        self.exit = f"QEMU {describe_exit(status, data.get('sent'))}" if is_status else None
+        item = Item(at, self.exit or "QEMU has ended", tone, detail(data), is_point=True)
         self._lane("process", "Process", "points").add(item, matters=True)
         if tone == "bad":
             self._mark()
@@ -354,10 +365,11 @@ def _text_lane(key: str, title: str, log: Log, begin: float, kept: list[Line], m
     }
 
 
-def _title(key: str) -> str:
-    """Of a log."""
+def _title(key: str, *, is_only: bool) -> str:
+    """Of a log. A machine's only console is simply that, unless it has a name of its own."""
     if key.startswith("console:"):
-        return f"Console {key.removeprefix('console:')}"
+        name = key.removeprefix("console:")
+        return "Console" if is_only and name == "console" else f"Console {name}"
     return "Monitor (QMP)" if key == "qmp" else "QEMU's output"
 
 

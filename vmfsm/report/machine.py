@@ -6,7 +6,6 @@ from typing import NamedTuple
 from vmfsm.diagnosis import Diagnosis, Diagnostician
 from vmfsm.jsonable import JSON, jsonable
 from vmfsm.recording.picture import Picture
-from vmfsm.reports import describe_exit
 
 from .beside import Beside
 from .facts import facts
@@ -82,7 +81,7 @@ def told(
         "end": _t(launch.end, zero),
         "state": text(snapshot["state"], 40),
         "reason": text(snapshot["reason"], 60) or None,
-        "exit": _exit(snapshot["exit_status"]),
+        "exit": launch.lanes.exit,
         "diagnosis": _diagnosis(launch.diagnosis, zero),
         "facts": facts(source, snapshot),
         "command": text(snapshot["shell"], 16_000) or None,
@@ -133,11 +132,6 @@ def _wait(wait: Mapping[str, JSON], zero: float) -> JSON:
         "until": None if until is None else _t(until, zero),
         "timeout": timeout,
     }
-
-
-def _exit(status: JSON) -> str | None:
-    is_status = isinstance(status, int) and not isinstance(status, bool)
-    return f"QEMU {describe_exit(status)}" if is_status else None  # type: ignore[arg-type]
 
 
 def _environment(value: JSON) -> dict[str, JSON]:

@@ -137,6 +137,17 @@ class Monitor:
         self._commands.add(Item(began, name, tone, told, at, False, line), matters=tone == "bad")
         log.add(_Said(log.total, at, "←", name, at - began, said, "bad" if error else None))
 
+    def close(self, exited: float | None) -> None:
+        """Nothing more is said: what has no answer by now never had one.
+
+        :param exited: when QEMU ended, where it did.
+        """
+        for item in self._commands.take_open():
+            end = None if exited is None else max(exited, item.at)
+            self._commands.add(
+                item._replace(label=f"{item.label}: no answer", tone="bad", end=end), matters=True
+            )
+
     def event(self, at: float, data: Mapping[str, Any]) -> None:
         """One came."""
         log, name, of_it = self._log, text(data.get("event"), 80), data.get("data")

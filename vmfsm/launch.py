@@ -282,6 +282,7 @@ class Launch:
         """Run the hook `ended` once more: more is known of how it went."""
         await self.until_ended()
         self._runner.caller = None
+        await self._observers_told()  # of why it is told again
         await self._hooks.clean_up("ended", deadline)
 
     async def until_ended(self) -> None:

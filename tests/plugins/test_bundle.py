@@ -382,6 +382,15 @@ def test_other_architectures(binary: str, arguments: list[str], failed: Path) ->
     assert "CPU#0" in it.text("registers.txt")
 
 
+def test_a_failure_after_the_end_is_in_the_recording(make: MakeGuest, failed: Path, tmp_path: Path) -> None:
+    bundle = {"directory": failed, "timeout": LONG, "report": False}
+    vm = make(options={"bundle": bundle, "recorder": {"directory": tmp_path / "records"}})
+    with pytest.raises(ValueError, match="too late"):
+        fail(vm, ValueError("too late"), lambda vm: vm.kill())
+    history = recording.read(the_bundle(failed).path / "recording.jsonl")
+    assert history.snapshot()["failure"] == vm.failure == "ValueError: too late"
+
+
 # -- on request ---------------------------------------------------------------------------------------------
 
 

@@ -97,10 +97,10 @@ class Recorder:
                 lines = []
                 self._begin(machine, self._begun.popleft())
             lines.append(line_of(record))
-            has_changed |= record.kind == "transition"
+            has_changed |= record.kind in {"transition", "failure"}
         self._hand_on(lines, close=machine.state in _OVER)
         if has_changed and self._recording is not None:
-            # So it is there when `launch`, `shutdown` and so on return.
+            # So it is there when `launch`, `shutdown` and so on return, and for who collects it.
             self._writer_there.flush(self._recording)
 
     @property

@@ -107,6 +107,31 @@ def test_a_directory_without_any(here: Here, tmp_path: Path) -> None:
     assert "neither a bundle, nor a directory of recordings" in ran.stderr
 
 
+def test_what_can_not_be_read_among_others_is_passed_over(here: Here, made: Path) -> None:
+    (made.with_name("b")).mkdir()
+    about = made.with_name("b") / "bundle.json"
+    about.write_text('{"format": "vmfsm-bundle", "version": 1}')
+    made.with_name("other.jsonl").write_text("text\n")
+    write(made.with_name("next.jsonl"), [], version=2)
+    ran = here("report", str(made.parent), "--json")
+    told = json.loads(ran.stdout)
+    assert [one["name"] for one in told["machines"]] == ["made"]
+    assert [Path(one["path"]).name for one in told["passed_over"]] == ["b", "next.jsonl", "other.jsonl"]
+    assert "b is passed over: this bundle has no recording.jsonl\n" in ran.stderr
+    assert "next.jsonl is passed over: a recording of version 2: only 1 is known here\n" in ran.stderr
+    ran = here("report", str(about))
+    assert "this bundle has no recording.jsonl" in ran.stderr, "where it was asked for itself"
+
+
+def test_a_recording_is_not_written_over(here: Here, made: Path) -> None:
+    before = made.read_bytes()
+    for option in ("-o", "--junit"):
+        ran = here("report", str(made.parent), option, str(made))
+        assert (ran.returncode, ran.stdout) == (1, "")
+        assert made.read_bytes() == before
+    assert here("report", str(made), "-o", str(made)).stderr.endswith("is what the report is made of\n")
+
+
 def test_a_pipe_is_no_recording(here: Here, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jsonl")
     ran = here("report", str(tmp_path / "pipe.jsonl"))

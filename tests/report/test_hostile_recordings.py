@@ -81,6 +81,12 @@ def test_times_from_another_world(tmp_path: Path) -> None:
     assert data["length"] == 2e10
 
 
+def test_lines_in_any_order(tmp_path: Path) -> None:
+    records = [record(at, "console", console="c", text=f"{at}\n") for at in (3, 1, 2)]
+    (vm,) = made_of(write(tmp_path / "odd.jsonl", records))["machines"]
+    assert [item["label"] for item in lane(vm, "console:c")] == ["1", "2", "3"]
+
+
 def many() -> Iterator[dict[str, Any]]:
     yield record(0, "transition", event="launch", source="configured", dest="launching", reason=None)
     for n in range(3_000):

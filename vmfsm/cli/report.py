@@ -63,7 +63,9 @@ def report(
     for file in filter(None, (path, junit)):
         _check_directory(file)
     with progress("reading recordings"):
-        data = reports.data(sources, compare=compare, page=path)
+        data: dict[str, Any] = reports.data(sources, compare=compare, page=path)
+    for one in data["passed_over"]:
+        click.echo(f"vmfsm report: {one_line(one['path'])} is passed over: {one_line(one['why'])}", err=True)
     if junit is not None:
         _add_to_junit(junit, data, path)
     if path is not None:

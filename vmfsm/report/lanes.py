@@ -343,6 +343,7 @@ class Lanes:
 
 def _text_lane(key: str, title: str, log: Log, begin: float, kept: list[Line], most: int) -> JSON:
     """Where something was said: its density, and some of the lines."""
+    some = list(enumerate(kept))[:: len(kept) // (most // 4) + 1]
     items: list[JSON] = [
         {
             "t": round(line.at - begin, 6),
@@ -352,7 +353,7 @@ def _text_lane(key: str, title: str, log: Log, begin: float, kept: list[Line], m
             "detail": {},
             "line": place,
         }
-        for place, line in list(enumerate(kept))[:: len(kept) // (most // 4) + 1]
+        for place, line in sorted(some, key=lambda one: one[1].at)
     ]
     return {
         "id": key,

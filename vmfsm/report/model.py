@@ -17,6 +17,7 @@ from .values import text
 VERSION = 1
 """Of the fields (`docs/report.md`): another one when a field changes its meaning or goes."""
 _IN_A_TITLE = 5
+_MOST_PASSED_OVER = 200
 
 
 def data(
@@ -31,14 +32,16 @@ def data(
     :param compare: two recordings are compared; each of them begins at 0.
     :param page: where the page will be. Text that is too long for it is written, whole, to files beside it,
         in the directory of its name with `-files`; without it that is nowhere.
-    :raises ConfigError: for what is no recording.
+    :raises ConfigError: for what is no recording, and for a page in the place of one.
     :raises OSError: when one can't be read, or what lies beside the page can't be written.
     """
-    found = find(sources)
+    found, passed_over = find(sources)
     if not compare:
         found.sort(key=_wall)
     elif len(found) != 2:
         raise ConfigError(f"two recordings can be compared, not {len(found)}", field="compare")
+    if page is not None:
+        _check_is_none_of(page, found)
     with Beside(page) as beside:
         launches = [
             machine.read(
@@ -67,8 +70,15 @@ def data(
         "length": round(max(launch.end - zero for launch, zero in zip(launches, zeros, strict=True)), 6),
         "primary": _primary(launches, zeros),
         "machines": [*machines],
+        "passed_over": [one._asdict() for one in passed_over[:_MOST_PASSED_OVER]],
         "comparison": _comparison(launches) if compare else None,
     }
+
+
+def _check_is_none_of(page: str, found: Sequence[Source]) -> None:
+    files = (file for one in found for file in one.recording.files)
+    if os.path.exists(page) and any(os.path.samefile(page, file) for file in files if os.path.exists(file)):
+        raise ConfigError(f"{page} is what the report is made of", field="page")
 
 
 def _comparison(launches: Sequence[Launch]) -> JSON:

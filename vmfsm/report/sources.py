@@ -49,32 +49,47 @@ class Source(NamedTuple):
     """What the bundle was made for."""
 
 
-def find(paths: "Sequence[str | os.PathLike[str]]") -> list[Source]:
-    """All recordings that are meant, each once.
+class PassedOver(NamedTuple):
+    """What is in a directory that was given, and might tell something, but can't be read."""
+
+    path: str
+    why: str
+
+
+def find(paths: "Sequence[str | os.PathLike[str]]") -> tuple[list[Source], list[PassedOver]]:
+    """All recordings that are meant, each once; and what in directories could not be read.
 
     :raises ConfigError: for what is none, and where they are too many.
-    :raises OSError: for what can't be read.
+    :raises OSError: for what was given itself and can't be read.
     """
     found: dict[str, Source] = {}
+    passed_over: list[PassedOver] = []
     for given in paths:
         path = check_path(given, field="sources")
-        sources = list(_in_directory(path)) if os.path.isdir(path) else [_of_file(path)]
-        if not sources:
-            raise ConfigError(f"{path}: neither a bundle, nor a directory of recordings", field="sources")
+        sources = _in_directory(path, passed_over) if os.path.isdir(path) else iter([_of_file(path)])
+        are_any = False
         for source in sources:
+            are_any = True
             found.setdefault(os.path.realpath(source.recording.files[0]), source)
             if len(found) > MOST:
                 said = f"there are more than {MOST} recordings: give those that belong together"
                 raise ConfigError(said, field="sources")
+        if not are_any:
+            why = "".join(f"; {one.path}: {one.why}" for one in passed_over[:1])
+            raise ConfigError(
+                f"{path}: neither a bundle, nor a directory of recordings{why}", field="sources"
+            )
     if not found:
         raise ConfigError("a report is made of one recording at least", field="sources")
-    return list(found.values())
+    return list(found.values()), passed_over
 
 
 def page_of(source: str) -> str:
     """Where the page is put that is made of something, where nobody says so."""
     if os.path.isdir(source):
         return os.path.join(source, "report.html")
+    if os.path.basename(source) == "bundle.json":
+        return os.path.join(os.path.dirname(source), "report.html")
     match = _PIECE.fullmatch(source)
     return f"{match[1].removesuffix('.jsonl') if match else source}.html"
 
@@ -90,7 +105,7 @@ def _of_file(path: str) -> Source:
     return Source(it.files[0], it, {})
 
 
-def _in_directory(directory: str) -> Iterator[Source]:
+def _in_directory(directory: str, passed_over: list[PassedOver]) -> Iterator[Source]:
     """The bundle that it is, or else the recordings and bundles that are in it; what is neither is passed."""
     if _is_bundle(directory):
         yield _bundle(directory)
@@ -99,15 +114,22 @@ def _in_directory(directory: str) -> Iterator[Source]:
     for name in sorted(os.listdir(directory)):
         path = os.path.join(directory, name)
         match = _PIECE.fullmatch(name)
-        if match is not None and match[1] not in seen and os.path.isfile(path):
+        is_bundle = os.path.isdir(path) and _is_bundle(path)
+        is_recording = match is not None and match[1] not in seen and os.path.isfile(path)
+        if is_bundle or is_recording:
             try:
-                source = _of_file(path)
-            except ConfigError:
+                source = _bundle(path) if is_bundle else _of_file(path)
+            except (ConfigError, OSError) as error:
+                said = (
+                    error.strerror
+                    if isinstance(error, OSError)
+                    else str(error).removeprefix(path).lstrip(": ")
+                )
+                passed_over.append(PassedOver(path, text(said, 1_000)))
                 continue
-            seen.add(match[1])
+            if match is not None:
+                seen.add(match[1])
             yield source
-        elif os.path.isdir(path) and _is_bundle(path):
-            yield _bundle(path)
 
 
 def _is_bundle(directory: str) -> bool:

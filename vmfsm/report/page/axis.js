@@ -23,12 +23,10 @@ function drawOverlays() {
   const flags = document.getElementById("flags");
   overlays.replaceChildren();
   flags.replaceChildren();
-  for (const { machine, at } of [...failures].reverse()) {
-    const x = xOf(at);
-    if (x < -1 || x > view.width + 1) continue;
-    overlays.append(lineAt("failure-line", x));
-    const name = machines.length > 1 ? `${machine.title}: ` : "";
-    const flag = element("div", { class: "flag" }, plain(`✕ ${name}${machine.diagnosis.kind}, ${moment(at)}`));
+  const shown = failures.filter(({ at }) => xOf(at) >= -1 && xOf(at) <= view.width + 1);
+  for (const { at } of shown) overlays.append(lineAt("failure-line", xOf(at)));
+  for (const { x, text } of flagsOf(shown)) {
+    const flag = element("div", { class: "flag" }, text);
     if (x > view.width / 2) flag.style.right = `${100 - (100 * x) / view.width}%`;
     else flag.style.left = `${(100 * x) / view.width}%`;
     flags.append(flag);
@@ -37,6 +35,22 @@ function drawOverlays() {
     const x = xOf(view.cursor);
     if (x >= 0 && x <= view.width) overlays.append(lineAt("cursor-line", x));
   }
+}
+
+// A flag for each failure; those that would lie on one another have one, which says the first of them.
+function flagsOf(shown) {
+  const flags = [];
+  for (const { machine, at } of d3.sort(shown, (failure) => failure.at)) {
+    const x = xOf(at);
+    const name = machines.length > 1 ? `${machine.title}: ` : "";
+    const text = plain(`✕ ${name}${machine.diagnosis.kind}, ${moment(at)}`);
+    const room = Math.min((text.length + 14) * LETTER * 1.1, 0.45 * view.width);
+    const [left, right] = x > view.width / 2 ? [x - room, x] : [x, x + room];
+    const before = flags[flags.length - 1];
+    if (before && left <= before.right) before.more += 1;
+    else flags.push({ x, text, right, more: 0 });
+  }
+  return flags.map(({ x, text, more }) => ({ x, text: more ? `${text} (and ${more} more)` : text }));
 }
 
 function lineAt(name, x) {

@@ -1,8 +1,10 @@
 "use strict";
-// All that is known of the item that is looked at, or pinned; a live region, so that it is read out, too.
+// All that is known of the item that is looked at, or pinned. Only pinning is announced: an item that has the
+// focus is read out as it is.
 
 const detailsPanel = document.getElementById("details");
 let pinned = null;
+let pinnedFrom = null; // what had the focus then, and gets it back
 
 function hint() {
   const text = "Point at an item or go there with the arrow keys to see its details here. Click or Enter pins them.";
@@ -15,17 +17,32 @@ function glance(mark) {
 }
 
 function pin(mark) {
-  unpin();
-  pinned = mark;
+  beginPin(mark);
   fillDetails(mark);
   markPinned();
+  announce(`Pinned: ${nameOf(mark)}. Tab goes to its details, Escape lets go.`);
+}
+
+function beginPin(mark) {
+  const focused = document.activeElement.closest("g.mark, .log-rows");
+  if (focused) pinnedFrom = focused;
+  pinned = mark;
+}
+
+function announce(text) {
+  document.getElementById("announcement").textContent = text;
 }
 
 function unpin() {
   if (!pinned) return;
+  const hadFocus = detailsPanel.contains(document.activeElement);
   pinned = null;
   markPinned();
   hint();
+  announce("Let go");
+  if (!hadFocus) return;
+  const back = [pinnedFrom, tabStop, detailsPanel].find((node) => node && node.isConnected);
+  back.focus({ preventScroll: true });
 }
 
 // Marks are made anew as one zooms: which one has the pinned item is found by the item.
@@ -100,8 +117,8 @@ function zoomTo(from, to) {
 
 // A whole line of a log, however long.
 function showLine(log, text, t) {
-  unpin();
-  pinned = { items: [], lane: null };
+  beginPin({ items: [], lane: null });
+  markPinned();
   const title = element("h4", {}, `${plain(log.machine.title)}: ${plain(log.title)}, ${moment(t, 6)}`);
   const lines = element("pre", { tabindex: 0, "aria-label": "Whole line" }, isolated(text, 100000));
   detailsPanel.replaceChildren(title, lines, letGoButton());

@@ -26,14 +26,14 @@ function drawKeepingFocus(draw) {
   const had = document.activeElement && document.activeElement.closest("g.mark");
   draw();
   const stop = placeTabStop();
-  if (had && stop && document.activeElement !== stop) stop.focus({ preventScroll: true });
+  if (had && document.activeElement !== stop) (stop || document.getElementById("overview")).focus({ preventScroll: true });
   markPinned();
 }
 
 function focusItem(lane, index) {
   view.current = { lane, index };
   if (lane.machine.isFolded) lane.machine.fold(false);
-  reveal(lane.items[index].t);
+  reveal(lane.items[index].t, lane.items[index].until);
   changes.call("draw");
   const stop = placeTabStop();
   if (!stop) return;
@@ -76,13 +76,21 @@ function goToFailure() {
   if (lane && document.activeElement && document.activeElement.closest("g.mark")) focusItem(lane, nearestIn(lane, at));
 }
 
+// Around the item that has the focus, so that it is not lost; else around the cursor.
+function zoomAtFocus(factor) {
+  const mark = document.activeElement.closest("g.mark");
+  if (!mark) return zoomBy(factor);
+  const { x0, x1 } = d3.select(mark).datum();
+  return zoomBy(factor, momentAt((Math.max(x0, 0) + Math.min(x1, view.width)) / 2));
+}
+
 function openHelp() {
   const help = document.getElementById("help");
   if (!help.open) help.showModal();
 }
 
 const ANYWHERE = {
-  "+": () => zoomBy(2), "=": () => zoomBy(2), "-": () => zoomBy(0.5), 0: () => show(...extent), f: goToFailure,
+  "+": () => zoomAtFocus(2), "=": () => zoomAtFocus(2), "-": () => zoomAtFocus(0.5), 0: () => show(...extent), f: goToFailure,
   "/": () => document.getElementById("search").focus(), "?": openHelp,
 };
 

@@ -66,7 +66,7 @@ function drawLane(lane) {
 function enterMarks(entering) {
   const groups = entering.append("g")
     .attr("class", (mark) => classesOf(mark))
-    .attr("role", "button").attr("tabindex", -1).attr("aria-label", nameOf);
+    .attr("role", "button").attr("tabindex", -1);
   groups.each(function make(mark) {
     const group = d3.select(this);
     const [item] = mark.items;
@@ -95,6 +95,10 @@ function classesOf(mark) {
 // Where a mark is, in its lane: it never reaches far out of the drawing, where numbers would lose their precision.
 function placeMark(mark) {
   const [item] = mark.items;
+  if (this.namedAfter !== mark.items.length) {
+    this.namedAfter = mark.items.length;
+    this.setAttribute("aria-label", nameOf(mark));
+  }
   const top = 2 + item.row * mark.lane.rowHeight;
   const height = mark.lane.rowHeight - 3;
   if (mark.isPoint && mark.items.length === 1) {

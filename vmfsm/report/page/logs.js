@@ -135,10 +135,21 @@ class LogPane {
     const drawn = [];
     for (let row = first; row <= last; row += 1) drawn.push(this.rowElement(row));
     if (!this.entries.length) drawn.push(element("div", { class: "log-row", role: "row" }, element("span", { class: "text", role: "gridcell" }, "(nothing)")));
-    this.space.replaceChildren(...drawn);
+    this.replaceRows(drawn);
     const isShown = this.current >= first && this.current <= last && this.entries.length;
     if (isShown) this.rows.setAttribute("aria-activedescendant", `${this.id}-${this.current}`);
     else this.rows.removeAttribute("aria-activedescendant");
+  }
+
+  // Rows that are as they were stay in the page: what somebody has selected in them stays selected.
+  replaceRows(drawn) {
+    const old = new Map(Array.from(this.space.children, (node) => [node.id, node]));
+    const rows = drawn.map((node) => (old.has(node.id) && old.get(node.id).isEqualNode(node) ? old.get(node.id) : node));
+    const kept = new Set(rows);
+    for (const node of old.values()) if (!kept.has(node)) node.remove();
+    rows.forEach((node, index) => {
+      if (this.space.children[index] !== node) this.space.insertBefore(node, this.space.children[index] || null);
+    });
   }
 
   rowElement(row) {

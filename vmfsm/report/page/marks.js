@@ -1,23 +1,36 @@
 "use strict";
 // Level of detail: what of a lane's items is drawn. Items of one tone that are closer than can be told apart
-// become one mark with their number, so there are never more marks than the width has room for.
+// become one mark with their number; where there would still be too many to draw in a frame, what is further
+// apart does, too.
+
+const MOST_MARKS = Math.max(80, Math.ceil(1200 / Math.max(1, lanes.filter((lane) => lane.items.length).length)));
 
 // `isAll`: not only of what is in view, for going from mark to mark.
 function marksOf(lane, isAll = false) {
+  if (isAll) return merged(lane, lane.coarse, true);
+  for (lane.coarse = 1; ; lane.coarse *= 2) {
+    const marks = merged(lane, lane.coarse, false);
+    if (marks.length <= MOST_MARKS || lane.coarse >= 64) return marks;
+  }
+}
+
+function merged(lane, coarse, isAll) {
   const marks = [];
   const scale = view.width / (view.to - view.from);
   const last = new Map();
+  const widest = coarse > 1 ? 16 * coarse : Infinity;
   for (const item of lane.items) {
     const isPoint = item.end === undefined;
     const x0 = (item.t - view.from) * scale;
     if (!isAll && x0 > view.width + 20) break;
     const x1 = isPoint ? x0 : (item.until - view.from) * scale;
     if (!isAll && x1 < -20) continue;
-    const close = isPoint ? 7 : 2;
+    const close = coarse * (isPoint ? 7 : 2);
     const isSmall = x1 - x0 < close;
     const key = item.row * TONES.length + TONES.indexOf(item.tone);
     const mark = last.get(key);
-    if (isSmall && mark && mark.isSmall && mark.isPoint === isPoint && x0 - mark.x1 < close) {
+    const isNear = mark && x0 - mark.x1 < close && x1 - mark.x0 < widest;
+    if (isSmall && isNear && mark.isSmall && mark.isPoint === isPoint) {
       mark.items.push(item);
       mark.x1 = Math.max(x1, mark.x1);
     } else {
@@ -29,9 +42,9 @@ function marksOf(lane, isAll = false) {
   return marks;
 }
 
-function keyOf(mark) {
-  const { items } = mark;
-  return items.length === 1 ? items[0].index : `${items[0].index}-${items[items.length - 1].index}-${items.length}`;
+// A drawing stays that of the same item, alone or with others, so that few have to be made anew while one zooms.
+function keyOf({ items }) {
+  return items.length === 1 ? items[0].index : `${items[0].index}+`;
 }
 
 // In words, for those who do not see it.

@@ -46,6 +46,7 @@ function show(from, to) {
   redraw();
 }
 
+// `around`: the moment that stays where it is, where it is in view.
 function zoomBy(factor, around = view.cursor) {
   const size = (view.to - view.from) / factor;
   const inside = around !== null && around > view.from && around < view.to;
@@ -59,10 +60,10 @@ function pan(share) {
   show(view.from + by, view.to + by);
 }
 
-// Have a moment in view, without another zoom where that can be.
-function reveal(t) {
+// Have a moment, or some of the time from it to another, in view, without another zoom where that can be.
+function reveal(t, until = t) {
   const size = view.to - view.from;
-  if (t < view.from + size * 0.03 || t > view.to - size * 0.03) show(t - size / 2, t + size / 2);
+  if (until < view.from + size * 0.03 || t > view.to - size * 0.03) show(t - size / 2, t + size / 2);
 }
 
 function moveCursor(t) {

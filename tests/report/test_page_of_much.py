@@ -54,7 +54,7 @@ def test_flags_of_failures_close_together(tmp_path: Path, open_page: OpenPage) -
         more = [int(found) for found in re.findall(r"and (\d+) more", " ".join(flags.all_inner_texts()))]
         assert len(boxes) + sum(more) == len(times)
         expect(page.locator(".failure-line")).to_have_count(len(times))
-    page.set_viewport_size(WIDE)
+    page.set_viewport_size({"width": 1600, "height": 900})
     part(page)
     assert flags.count() >= 2
 
@@ -128,3 +128,11 @@ def test_what_is_selected_in_a_log_stays_so(tmp_path: Path, open_page: OpenPage)
     page.evaluate("moveCursor(59.9)")
     part(page)
     assert page.evaluate("String(getSelection())") == chosen
+
+
+def test_the_keys_on_a_small_screen(tmp_path: Path, open_page: OpenPage) -> None:
+    page = open_page(
+        written(tmp_path / "page.html", failing(0, 60.0)), viewport={"width": 320, "height": 800}
+    )
+    page.click("#help-button")
+    assert page.locator("#help").evaluate("help => help.scrollWidth - help.clientWidth") == 0

@@ -93,10 +93,10 @@ def ended(machine: "Machine") -> None:
     """Stopped or failed: that is entered, and observers were told, before who waits for the end goes on.
 
     For what is made of all that happened. Runs once for every launch, however far that came, and again where
-    an exception leaves the `with` block of a machine that had ended by then. It has the time of the call that
-    ends the machine; after a launch that failed by its deadline, 30 seconds of its own. Another thread may
-    launch the machine again meanwhile. All implementations run, in reverse order as of clean-up hooks; what
-    they raise is collected.
+    an exception leaves the `with` block of a machine that had ended by then, or `note_failure` tells what is
+    news. It has the time of the call that ends the machine; after a launch that failed by its deadline, and
+    when it runs again, 30 seconds of its own. Another thread may launch the machine again meanwhile. All
+    implementations run, in reverse order as of clean-up hooks; what they raise is collected.
     """
 
 

@@ -272,14 +272,19 @@ class Machine:
         """Say that the test has failed, where no exception leaves the `with` block for it to be seen.
 
         For test runners, in a hook of theirs. It is of the launch in progress, or the last; see `failure`.
-        From any thread, hooks and the I/O thread among them, in any state. Never waits.
+        From any thread, hooks and the I/O thread among them, in any state. Never waits, with one exception:
+        where the machine had ended by then, and had not failed, the hook `ended` is run again, for 30 seconds
+        at most. Not when called on the I/O thread or in a hook of this machine.
 
         :param error: what went wrong: of an exception, its type and the first line of what it says.
         :raises ConfigError: for what is neither an exception nor a text, and for an empty one.
         :raises TransitionError: in a forked child.
         """
         self._refuse_in_child("note_failure")
+        is_news = not self._failures.is_certain
         self._note_failure(words_of(error), by="note")
+        if is_news:
+            serving.tell_ended_again(self)
 
     @property
     def secrets(self) -> Secrets:

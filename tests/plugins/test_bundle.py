@@ -298,6 +298,21 @@ def test_a_failure_after_the_end(make: MakeGuest, failed: Path) -> None:
     assert recording.read(it.path / "recording.jsonl").snapshot()["state"] == "stopped"
 
 
+def test_a_failure_that_is_noted_after_the_end(make: MakeGuest, failed: Path) -> None:
+    """As a test runner does of a test that has shut its machine down itself, before its fixture does."""
+    with make() as vm:
+        vm.launch()
+        until_guest_is_up(vm)
+        vm.shutdown()
+        assert bundles(failed) == []
+        vm.note_failure("its disk is not as it should be")
+        it = the_bundle(failed)
+        vm.note_failure("another")
+    assert vm.plugin("bundle").path == str(it.path)
+    assert the_bundle(failed).told["why"] == "its disk is not as it should be"
+    assert "ready" in it.text("console-console.log")
+
+
 def test_a_bundle_a_launch(make: MakeGuest, failed: Path) -> None:
     vm = make()
     plugin = vm.plugin("bundle")

@@ -146,6 +146,70 @@ def test_several_machines_are_numbered_and_the_first_to_fail_is_first(path: Path
     assert told["vmfsm.machines"] == "3"
 
 
+FAILS_TWICE = """
+import pytest
+
+@pytest.fixture
+def machine():
+    yield
+    raise RuntimeError("QEMU was killed")
+
+def test_twice(machine):
+    assert 1 == 2, "not equal\\nby far"
+
+def test_plainly():
+    assert [] == ["login"]
+
+def test_well():
+    pass
+"""
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> Path:
+    (tmp_path / "test_fails.py").write_text(FAILS_TWICE)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--junitxml=junit.xml"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    ran = subprocess.run(
+        command, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    return tmp_path / "junit.xml"
+
+
+def told(path: Path, test: str) -> list[tuple[str, dict[str, str | None]]]:
+    """What its cases have, in order."""
+    return [
+        (
+            next((result.tag for result in case if result.tag in {"failure", "error"}), "passed"),
+            {str(one.get("name")): one.get("value") for one in case.iterfind("properties/property")},
+        )
+        for case in ElementTree.parse(path).iter("testcase")
+        if case.get("name") == test
+    ]
+
+
+def test_who_fails_in_call_and_teardown_has_the_cause_at_both(failing: Path) -> None:
+    one = machine("test_fails.py::test_twice (setup)", kind="qemu-killed", cause="QEMU was killed")
+    assert junit.add(str(failing), data(one)) == []
+    cases = told(failing, "test_twice")
+    assert [result for result, _ in cases] == ["failure", "error"]
+    assert [properties["vmfsm.cause"] for _, properties in cases] == ["QEMU was killed"] * 2
+
+
+def test_a_failure_that_nobody_noted_is_none_that_went_well(failing: Path) -> None:
+    fine: dict[str, Any] = {"outcome": "ok", "kind": "ok", "cause": "all went well", "at": None}
+    tests = ["test_plainly", "test_well"]
+    junit.add(str(failing), data(*(machine(f"test_fails.py::{test} (setup)", **fine) for test in tests)))
+    ((_, plainly),) = told(failing, "test_plainly")
+    assert (plainly["vmfsm.outcome"], plainly["vmfsm.kind"]) == ("failed", "test-failed")
+    cause = plainly["vmfsm.cause"] or ""
+    assert cause.startswith("the test failed: AssertionError: assert [] == ['login']")
+    assert cause.endswith("; the machine was fine as far as is known")
+    ((_, well),) = told(failing, "test_well")
+    assert (well["vmfsm.outcome"], well["vmfsm.cause"]) == ("ok", "all went well")
+
+
 def test_machines_of_other_tests_are_said_and_the_file_is_not_touched(path: Path) -> None:
     before = path.read_bytes(), path.stat().st_mtime_ns
     machines = [machine("sub/test_boot.py::test_gone (call)", "a"), machine(None, "b"), machine("odd", "c")]

@@ -10,6 +10,7 @@ import pytest
 
 from tests.report.recorded import make_all, record, write
 from vmfsm import ConfigError, report
+from vmfsm.report.text import render as text_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 TYPES: dict[str, tuple[type, ...]] = {
@@ -129,6 +130,27 @@ def test_a_bundle_shows_what_is_in_it(recorded: Path) -> None:
         files = {file["file"] for file in vm["files"]}
         assert "snapshot.json" in files
         assert all((bundle / file).is_file() for file in files)
+
+
+def test_a_bundle_and_the_recorders_own_are_one_machine(recorded: Path) -> None:
+    (bundle,) = (recorded / "bundles").iterdir()
+    (own,) = (recorded / "hangs").iterdir()
+    for given in ((recorded / "hangs", recorded / "bundles"), (bundle, own)):
+        (vm,) = made_of(*given)["machines"]
+        assert (vm["source"], vm["bundle"]) == (str(own), str(bundle))
+        assert vm["state"] in {"stopped", "failed"}  # as only the recorder's has it
+        assert "snapshot.json" in {Path(file["file"]).name for file in vm["files"]}
+
+
+def test_machines_of_several_tests(tmp_path: Path) -> None:
+    for number, test in enumerate(["test_a.py::test_a (call)", "test_a.py::test_a (setup)", "test_b"]):
+        write(tmp_path / f"{number}.jsonl", [], harness={"test": test}, name=f"vm{number}")
+    data = made_of(tmp_path)
+    assert (data["title"], data["test"]) == ("3 machines of 2 tests, 0 failed", None)
+    assert [vm["test"] for vm in data["machines"]][-1] == "test_b"
+    assert "test_b" in text_of(data)
+    same = made_of(tmp_path / "0.jsonl", tmp_path / "1.jsonl")
+    assert (same["title"], same["test"]) == ("vm0, vm1", "test_a.py::test_a (call)")
 
 
 def test_machines_of_one_test_are_on_one_axis(recorded: Path) -> None:

@@ -31,9 +31,10 @@ def facts(source: Source, snapshot: Mapping[str, JSON]) -> list[JSON]:
         "memory": host.get("memory"),
         "Python": header.get("python"),
         "vmfsm": header.get("vmfsm"),
-        "test": harness.get("test"),
+        "test": source.test,
         "harness": _words(harness.get("command")),
         "harness's process": harness.get("pid"),
+        "bundle": source.bundle,
         "bundle made for": source.why,
         "recording": "\n".join(source.recording.files),
     }

@@ -21,6 +21,7 @@ PREFIX = "vmfsm."
 _MOST_MACHINES = 20
 """Of one test; of further ones there is only the number."""
 _LONGEST = 2_000
+_LONGEST_MESSAGE = 300
 _START_TAG = re.compile(rb"<[^\s/>]++(?:[^\"'>]|\"[^\"]*+\"|'[^']*+')*+>")
 _PHASE = re.compile(r" \((?:setup|call|teardown)\)$")
 _WIDE = (b"\xff\xfe", b"\xfe\xff", b"\x00<", b"<\x00")
@@ -40,6 +41,10 @@ class _Case(NamedTuple):
     """Where the end tag of these begins."""
     old: Sequence[tuple[int, int]]
     """The properties that were added before."""
+    number: int
+    """In the file's order."""
+    failed: str | None
+    """The first line of what its failure or error says, if it has one."""
 
 
 def add(path: str, data: Data, *, page: str | None = None) -> list[str]:
@@ -73,13 +78,13 @@ def _with_properties(path: str, xml: bytes, data: Data, page: str | None) -> tup
     left: dict[str, None] = {}
     for machine in data["machines"]:
         found = _find(cases, _test(machine))
-        if found is None:
+        if not found:
             left[printable(str(machine["name"]))] = None
-            continue
-        of_case.setdefault(found, []).append(machine)
+        for case in found:
+            of_case.setdefault(case, []).append(machine)
     edits: list[tuple[int, int, bytes]] = []
     for case, machines in of_case.items():
-        edits += _edits(xml, case, _properties(machines, page))
+        edits += _edits(xml, case, _properties(_with_result(machines, case), page))
     pieces, at = [], 0
     for start, end, new in sorted(edits):
         pieces += [xml[at:start], new]
@@ -93,17 +98,32 @@ def _test(machine: Data) -> str:
     return str(machine.get("test") or next(tests, ""))
 
 
-def _find(cases: Mapping[str, Sequence[_Case]], test: str) -> _Case | None:
-    """By pytest's rules for names; of several runs of one test the last."""
+def _find(cases: Mapping[str, Sequence[_Case]], test: str) -> list[_Case]:
+    """By pytest's rules for names; of several runs of one test the last.
+
+    A test that failed, and then again at its teardown, has two cases, one after the other.
+    """
     address, bracket, parameters = _PHASE.sub("", test).partition("[")
     path, *names = address.split("::")
     if not names:
-        return None
+        return []
     classname = ".".join([path.removesuffix(".py").replace("/", "."), *names[:-1]])
     of_name = cases.get(names[-1] + bracket + parameters, ())
     same = [case for case in of_name if case.classname == classname]
     same = same or [case for case in of_name if case.classname.endswith(f".{classname}")]  # --junitprefix
-    return same[-1] if same else None
+    match same[-2:]:
+        case [first, last] if None not in (first.failed, last.failed) and last.number == first.number + 1:
+            return [first, last]
+    return same[-1:]
+
+
+def _with_result(machines: Sequence[Data], case: _Case) -> Sequence[Data]:
+    """Machines that know of no failure, in a test that failed: nobody noted it (a plain `assert`)."""
+    if case.failed is None or any(machine["diagnosis"]["outcome"] != "ok" for machine in machines):
+        return machines
+    cause = f"the test failed: {case.failed}; the machine was fine as far as is known"
+    failed = {"outcome": "failed", "kind": "test-failed", "cause": cause}
+    return [{**machine, "diagnosis": {**machine["diagnosis"], **failed}} for machine in machines]
 
 
 # -- the file -----------------------------------------------------------------------------------------------
@@ -142,6 +162,9 @@ class _Reader:
             case [*_, "testcase"]:
                 name, classname = attributes.get("name", ""), attributes.get("classname", "")
                 self._case = {"name": name, "classname": classname, "start": at, "old": []}
+            case [*_, "testcase", "failure" | "error"]:
+                said = attributes.get("message", "").strip().partition("\n")[0]
+                self._case.setdefault("failed", cut(said, _LONGEST_MESSAGE) or "it does not say how")
             case [*_, "testcase", "properties"] if "properties" not in self._case:
                 self._case["properties"] = at
             case ["testcase", "properties", "property"] if attributes.get("name", "").startswith(PREFIX):
@@ -166,6 +189,8 @@ class _Reader:
                         case.get("properties"),
                         case.get("close"),
                         tuple(case["old"]),
+                        len(self.cases),
+                        case.get("failed"),
                     )
                 )
         self._elements.pop()
@@ -253,11 +278,10 @@ def _facts(machine: Data, page: str | None) -> Iterator[tuple[str, str]]:
     yield "outcome", str(diagnosis["outcome"])
     yield "kind", str(diagnosis["kind"])
     yield "cause", str(diagnosis["cause"])
-    source = str(machine["source"])
-    is_bundle = os.path.isdir(source) or os.path.exists(os.path.join(os.path.dirname(source), "bundle.json"))
-    if is_bundle:
-        yield "bundle", source if os.path.isdir(source) else os.path.dirname(source)
-    else:
+    bundle, source = machine.get("bundle"), str(machine["source"])
+    if bundle:
+        yield "bundle", str(bundle)
+    if source != bundle:
         yield "recording", source
     if page is not None:
         yield "report", page

@@ -3,6 +3,7 @@
 import datetime
 import functools
 import os
+import re
 from collections.abc import Mapping, Sequence
 
 from vmfsm.errors import ConfigError
@@ -18,6 +19,7 @@ VERSION = 1
 """Of the fields (`docs/report.md`): another one when a field changes its meaning or goes."""
 _IN_A_TITLE = 5
 _MOST_PASSED_OVER = 200
+_PHASE = re.compile(r" \((?:setup|call|teardown)\)$")
 
 
 def data(
@@ -59,13 +61,13 @@ def data(
             )
             for number, (launch, zero) in enumerate(zip(launches, zeros, strict=True))
         ]
-    names = list(dict.fromkeys(str(one["name"]) for one in machines))
+    tests = _tests(found)
     return {
         "version": VERSION,
         "vmfsm": _own_version(),
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "title": ", ".join(names[:_IN_A_TITLE]) + (" and more" if len(names) > _IN_A_TITLE else ""),
-        "test": _test(found),
+        "title": _title(launches, 1 if compare else len(tests)),
+        "test": (found[0].test if len(tests) == 1 else None) or None,
         "begin": _moment(found[0], zeros[0]),
         "length": round(max(launch.end - zero for launch, zero in zip(launches, zeros, strict=True)), 6),
         "primary": _primary(launches, zeros),
@@ -119,13 +121,17 @@ def _moment(source: Source, at: float) -> str:
         return source.recording.time(_clocks(source)["monotonic"]).isoformat()
 
 
-def _test(found: Sequence[Source]) -> str | None:
-    """What pytest said was running; the machines of a report belong to one test, as a rule."""
-    for source in found:
-        harness = source.recording.header.get("harness")
-        if isinstance(harness, dict) and harness.get("test"):
-            return text(harness["test"], 500)
-    return None
+def _tests(found: Sequence[Source]) -> list[str]:
+    """What pytest said was running, whatever part of it."""
+    return list(dict.fromkeys(_PHASE.sub("", source.test) for source in found))
+
+
+def _title(launches: Sequence[Launch], tests: int) -> str:
+    if tests > 1:
+        failed = sum(launch.diagnosis.outcome == "failed" for launch in launches)
+        return f"{len(launches)} machines of {tests} tests, {failed} failed"
+    names = list(dict.fromkeys(text(launch.source.recording.name, 200) for launch in launches))
+    return ", ".join(names[:_IN_A_TITLE]) + (" and more" if len(names) > _IN_A_TITLE else "")
 
 
 def _primary(launches: Sequence[Launch], zeros: Sequence[float]) -> str | None:

@@ -4,7 +4,7 @@ import base64
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vmfsm import recording
@@ -47,6 +47,14 @@ class Source(NamedTuple):
     """As a `data:` URI."""
     why: str = ""
     """What the bundle was made for."""
+    bundle: str = ""
+    """Its directory."""
+
+    @property
+    def test(self) -> str:
+        """What pytest said was running."""
+        harness = self.recording.header.get("harness")
+        return text(harness.get("test"), 500) if isinstance(harness, dict) else ""
 
 
 class PassedOver(NamedTuple):
@@ -57,7 +65,9 @@ class PassedOver(NamedTuple):
 
 
 def find(paths: "Sequence[str | os.PathLike[str]]") -> tuple[list[Source], list[PassedOver]]:
-    """All recordings that are meant, each once; and what in directories could not be read.
+    """All recordings that are meant, each once, and what in directories could not be read.
+
+    A bundle and the recorder's own of one launch are one.
 
     :raises ConfigError: for what is none, and where they are too many.
     :raises OSError: for what was given itself and can't be read.
@@ -81,7 +91,43 @@ def find(paths: "Sequence[str | os.PathLike[str]]") -> tuple[list[Source], list[
             )
     if not found:
         raise ConfigError("a report is made of one recording at least", field="sources")
-    return list(found.values()), passed_over
+    return [one for same in _by_launch(found.values()).values() for one in _joined(same)], passed_over
+
+
+def _by_launch(sources: Iterable[Source]) -> dict[object, list[Source]]:
+    found: dict[object, list[Source]] = {}
+    for source in sources:
+        found.setdefault(_launch(source), []).append(source)
+    return found
+
+
+def _launch(source: Source) -> object:
+    """Equal for recordings of a launch; that of a bundle made without the recorder has no name of its own."""
+    header = source.recording.header
+    if header["recording"] == "recording":
+        return source.path
+    harness, host = header.get("harness"), header.get("host")
+    pid = harness.get("pid") if isinstance(harness, dict) else None
+    name = host.get("name") if isinstance(host, dict) else None
+    return repr((header["recording"], header["name"], header.get("launch"), pid, name))
+
+
+def _joined(same: Sequence[Source]) -> Iterator[Source]:
+    """The recorder's goes on to the end of the launch, that of a bundle until this was made."""
+    bundles = [source for source in same if source.bundle]
+    others = [source for source in same if not source.bundle]
+    if not bundles:
+        yield from others
+        return
+    last = bundles[-1]
+    of_recorder = others[0] if others else last
+    yield last._replace(
+        path=of_recorder.path,
+        recording=of_recorder.recording,
+        files=tuple(file for bundle in bundles for file in bundle.files),
+        missing=tuple(one for bundle in bundles for one in bundle.missing),
+    )
+    yield from others[1:]
 
 
 def page_of(source: str) -> str:
@@ -155,6 +201,7 @@ def _bundle(directory: str) -> Source:
         tuple((text(one.get("what")), text(one.get("why"), 1_000)) for one in _objects(about.get("missing"))),
         _picture(os.path.join(directory, "screendump.png")),
         text(about.get("why"), 1_000),
+        directory,
     )
 
 

@@ -41,7 +41,7 @@ def render(data: Data, *, width: int | None = None, colour: bool = False) -> str
     if data.get("comparison"):
         _comparison(page, data["comparison"])
     for machine in data["machines"]:
-        _machine(page, machine)
+        _machine(page, machine, "" if data.get("test") else _words(machine.get("test")))
     return "\n".join(page.lines)
 
 
@@ -130,7 +130,7 @@ def _head(page: _Page, data: Data) -> None:
     page.add(f"began {when} UTC, {lasted}{many}; times are in seconds since then", "dim", 0)
 
 
-def _machine(page: _Page, machine: Data) -> None:
+def _machine(page: _Page, machine: Data, test: str) -> None:
     diagnosis = machine["diagnosis"]
     outcome, kind = _words(diagnosis["outcome"]), _words(diagnosis["kind"])
     style = _OUTCOMES.get(outcome, "")
@@ -141,6 +141,8 @@ def _machine(page: _Page, machine: Data) -> None:
     said = _fitting(said, page.width // 2)
     room = page.width - _columns(said) - 2
     page.lines.append(f"{page.styled(_fitting(name, room), 'bold')}  {page.styled(said, style)}")
+    if test:
+        page.wrapped(test, "dim")
     page.wrapped(_words(diagnosis["cause"]), "" if outcome == "ok" else style)
     _clues(page, diagnosis["clues"])
     _wait(page, diagnosis.get("wait"))

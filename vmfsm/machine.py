@@ -121,8 +121,8 @@ class Machine:
         self._holds = Holds(self._clock, functools.partial(holding.ended, self))
         self._hold_was_told = False
         self._launch: Launch | None = None
-        self._asked: object = None
-        """The launch that was asked for last, on whatever thread; `_begun` is the one that was begun last."""
+        self._asked: tuple[int, object] | None = None
+        """The launch that was asked for last, and by which thread; `_begun`: that which has begun last."""
         self._begun: object = None
         self._failures = Failures()
         """Of the last launch, and of what is before the first."""
@@ -368,7 +368,7 @@ class Machine:
             raise error from lack
         caller = Caller(io, Wait("launch", deadline))
         try:
-            self._asked = caller
+            self._asked = threading.get_ident(), caller
             io.post(self._begin, io, caller, deadline)
             serving.serve(self, caller, deadline, "launch")
         except MachineTimeout as late:  # the I/O thread is held up; it will end the launch as soon as it can
@@ -734,13 +734,14 @@ class Machine:
     # -- on the I/O thread ----------------------------------------------------------------------------------
 
     def _catch_up(self, deadline: Deadline) -> None:
-        """Let a launch begin that was asked for, and whose caller was interrupted before it had.
+        """Let a launch begin that this thread has asked for, and was interrupted before it had.
 
-        Where the I/O thread is late with it, what ends the machine would else find nothing to end.
+        Where the I/O thread is late with it, what ends the machine would else find nothing to end. What
+        another thread asks for meanwhile is left to that: either may be first.
         """
-        asked, launch = self._asked, self._launch
-        is_over = launch is None or launch.final is not None
-        if asked is self._begun or not is_over or IOThread.is_current():
+        thread, asked = self._asked or (None, None)
+        is_over = self._launch is None or self._launch.final is not None
+        if thread != threading.get_ident() or asked is self._begun or not is_over or IOThread.is_current():
             return
         begun = threading.Event()
 

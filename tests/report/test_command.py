@@ -213,6 +213,26 @@ sys.exit(program.run(sys.argv[1:]))
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.parametrize(("number", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_nothing_is_left_where_a_signal_ends_it(tmp_path: Path, number: str, status: int) -> None:
+    text = "x" * 100_000 + "\n"
+    long = write(tmp_path / "long.jsonl", [record(0, "console", console="console", text=text)])
+    script = f"""
+import os, signal, sys
+from vmfsm.cli import program
+from vmfsm.report import NewFile
+def write(self, text):
+    os.kill(os.getpid(), signal.{number})
+NewFile.write = write
+sys.exit(program.run(sys.argv[1:]))
+"""
+    (tmp_path / "out").mkdir()
+    command = [sys.executable, "-c", script, "report", str(long), "-o", str(tmp_path / "out" / "page.html")]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (status, "", "")
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
+
+
 def test_json_and_text_exclude_each_other(made: Path) -> None:
     ran = vmfsm("report", str(made), "--json", "--text")
     assert ran.returncode == 2

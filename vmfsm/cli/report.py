@@ -1,6 +1,10 @@
 """`vmfsm report`: what happened, as a page to look at, as text, or for programs."""
 
+import contextlib
 import os
+import signal
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -62,7 +66,7 @@ def report(
     path = output or (None if is_printed or junit else reports.page_of(sources[0]))
     for file in filter(None, (path, junit)):
         _check_directory(file)
-    with progress("reading recordings"):
+    with _tidy_when_ended(), progress("reading recordings"):
         data: dict[str, Any] = reports.data(sources, compare=compare, page=path)
     for one in data["passed_over"]:
         click.echo(f"vmfsm report: {one_line(one['path'])} is passed over: {one_line(one['why'])}", err=True)
@@ -113,5 +117,23 @@ def _check_directory(path: str) -> None:
 def _write(path: str, text: str) -> None:
     from vmfsm.report import NewFile
 
-    with NewFile(path) as file:
+    with _tidy_when_ended(), NewFile(path) as file:
         file.write(text)
+
+
+@contextlib.contextmanager
+def _tidy_when_ended() -> Iterator[None]:
+    """SIGTERM, as of a CI system that cancels a job, leaves no part of a file: the block is left by it."""
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

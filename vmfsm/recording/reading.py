@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeGuard
 
 from vmfsm import proc
 from vmfsm.errors import ConfigError
@@ -276,13 +276,13 @@ def _record(value: object) -> Record | None:
     if type(value) is dict:
         at, kind, data = value.get("at"), value.get("kind"), value.get("data")
         if type(kind) is str and type(data) is dict and _is_time(at):
-            return Record(kind, at, data)  # type: ignore[arg-type]
+            return Record(kind, at, data)
     return None
 
 
-def _is_time(value: object) -> bool:
+def _is_time(value: object) -> TypeGuard[float]:
     """Seconds: no sum of three leaves the years that a `datetime` has."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -2e10 < value < 2e10
+    return (type(value) is float or type(value) is int) and -2e10 < value < 2e10
 
 
 def _lost(record: Record) -> str:

@@ -14,7 +14,16 @@ from tests.conftest import MakeMachine
 from tests.endings import MakeGuest, guests, stop_process, until_guest_is_up
 from tests.test_snapshot import check, has
 from tests.waiting import InThread, until
-from vmfsm import LaunchError, Machine, MachineDied, MachineTimeout, format_timeline, hookimpl
+from vmfsm import (
+    LaunchError,
+    Machine,
+    MachineDied,
+    MachineTimeout,
+    format_timeline,
+    hookimpl,
+    looking_on,
+    onlooker,
+)
 from vmfsm.iothread import IOThread
 from vmfsm.waits import SHORT
 
@@ -257,3 +266,27 @@ def test_of_many_threads(bare: MakeMachine) -> None:
     assert waits(vm) == []
     vm.shutdown()  # by `kill` QEMU may be gone before there is anything to wait for
     assert [operation for operation, _ in ended(vm) if operation != "nothing"] == ["launch", "shutdown"]
+
+
+def test_an_onlooker_has_its_name_in_records(make: MakeGuest) -> None:
+    """What it asks and waits for is told apart from what the test does, in any thread."""
+    vm = running(make)
+    with looking_on("me"):
+        assert onlooker() == "me"
+        vm.qmp.execute("query-name")
+        with pytest.raises(MachineTimeout):
+            vm.console.expect("never", timeout=0)
+    assert onlooker() is None
+    vm.qmp.execute("query-version")
+    with pytest.raises(MachineTimeout):
+        vm.console.expect("nor this", timeout=0)
+    said = [
+        (record.kind, record.data.get("by"))
+        for record in vm.timeline
+        if record.data.get("command") in {"query-name", "query-version"}
+        or "expect('n" in str(record.data.get("operation"))
+    ]
+    kinds = ("qmp-command", "qmp-reply", "wait-begin", "wait")
+    assert said == [*((kind, "me") for kind in kinds), *((kind, None) for kind in kinds)]
+    assert vm.failure is not None
+    assert "nor this" in vm.failure

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .lifecycle import TABLE, Event, Reason, State, Transition
     from .logpaths import open_for_log
     from .machine import Machine
+    from .onlookers import looking_on, onlooker
     from .paths import check_path, socket_name
     from .peers import check_peer
     from .plan import LaunchPlan, escape
@@ -79,6 +80,8 @@ __all__ = (
     "hookimpl",
     "hookspec",
     "jsonable",
+    "looking_on",
+    "onlooker",
     "open_for_log",
     "printable",
     "socket_name",
@@ -115,6 +118,7 @@ _MODULES = {
     "lifecycle": ("TABLE", "Event", "Reason", "State", "Transition"),
     "logpaths": ("open_for_log",),
     "machine": ("Machine",),
+    "onlookers": ("looking_on", "onlooker"),
     "paths": ("check_path", "socket_name"),
     "peers": ("check_peer",),
     "plan": ("LaunchPlan", "escape"),

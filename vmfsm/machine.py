@@ -36,7 +36,7 @@ from .launch import Launch
 from .lifecycle import Event, Lifecycle, Reason, State, Transition
 from .marks import Marks, Step, check_data
 from .observers import Observers
-from .onlookers import is_onlooker
+from .onlookers import is_onlooker, looking_on
 from .plugins import PluginInfo, claim, give_back, load
 from .redaction import Secrets
 from .reports import plugin_errors
@@ -677,14 +677,15 @@ class Machine:
         deadline = Deadline(timeout)
         self._io("bundle", in_hooks=True)
         launch = self._launched("bundle")
-        result = launch.calls.run_in_thread(
-            self.plugin("bundle").make(self, directory, memory=memory, timeout=timeout),
-            deadline,
-            "bundle",
-            of_guest=False,
-            needs_qemu=False,
-            at_once=False,
-        )
+        with looking_on("bundle"):
+            result = launch.calls.run_in_thread(
+                self.plugin("bundle").make(self, directory, memory=memory, timeout=timeout),
+                deadline,
+                "bundle",
+                of_guest=False,
+                needs_qemu=False,
+                at_once=False,
+            )
         try:
             self._raise(result.error)
             return cast(str, result.value)
@@ -704,9 +705,10 @@ class Machine:
         self._refuse_in_child("bundle")
         launch = self._launched("bundle")
         coroutine = self.plugin("bundle").make(self, directory, memory=memory, timeout=timeout)
-        result = await launch.calls.run_in_loop(
-            coroutine, deadline, "bundle", of_guest=False, needs_qemu=False
-        )
+        with looking_on("bundle"):
+            result = await launch.calls.run_in_loop(
+                coroutine, deadline, "bundle", of_guest=False, needs_qemu=False
+            )
         try:
             self._raise(result.error)
             return cast(str, result.value)

@@ -10,6 +10,7 @@ from types import FrameType
 
 from .deadline import Deadline
 from .errors import GuestPanicked, MachineDied, MachineTimeout, describe
+from .onlookers import onlooker
 
 SHORT = 0.1
 """Seconds. A call that asks QEMU and is over before, unless it timed out, leaves no record: a QMP command has
@@ -39,6 +40,7 @@ class Wait:
     def __init__(self, operation: str, deadline: Deadline) -> None:
         self.operation = operation
         self.began = time.monotonic()
+        self._by = onlooker()
         self._deadline = deadline
         self._thread = threading.current_thread()
         self._frame: FrameType | None = sys._getframe(1)
@@ -79,6 +81,10 @@ class Wait:
         thread = f"{self._thread.name}{self._task}"
         return {"operation": self.operation, "thread": thread, "caller": self.caller}
 
+    def _told(self) -> dict[str, object]:
+        """For the timeline."""
+        return self._said() if self._by is None else {**self._said(), "by": self._by}
+
     @property
     def is_told(self) -> bool:
         """The timeline has its begin."""
@@ -88,7 +94,7 @@ class Wait:
         """Tell the timeline, once. On the I/O thread."""
         if self._record is None:
             self._record = record
-            record("wait-begin", {**self._said(), "timeout": self._deadline.timeout}, 400)
+            record("wait-begin", {**self._told(), "timeout": self._deadline.timeout}, 400)
 
     def tell_end(self, error: BaseException | None = None) -> None:
         """The same, if it has the begin: what the call comes to is known, and is about to be told."""
@@ -99,7 +105,7 @@ class Wait:
                 "outcome": _outcome(error),
                 "error": error and describe(error),
             }
-            self._record("wait", {**self._said(), **data}, 500)
+            self._record("wait", {**self._told(), **data}, 500)
 
 
 class Waits:

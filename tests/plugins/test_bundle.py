@@ -25,7 +25,7 @@ from tests.endings import (
     stop_process,
     until_guest_is_up,
 )
-from tests.waiting import LIMIT, InThread
+from tests.waiting import LIMIT, InThread, until
 from vmfsm import (
     ConfigError,
     LaunchError,
@@ -34,9 +34,12 @@ from vmfsm import (
     State,
     TransitionError,
     VMError,
+    diagnosis,
     hookimpl,
     recording,
 )
+from vmfsm import report as reports
+from vmfsm.report.text import render
 
 QUICK: dict[str, Any] = {"report": False}
 LONG = 60.0
@@ -526,3 +529,46 @@ def test_while_another_thread_ends_it(vm: Machine, tmp_path: Path) -> None:
 
     Seen(InThread(ask).result())
     ending.result()
+
+
+def test_what_it_asks_is_not_the_tests(vm: Machine, tmp_path: Path) -> None:
+    """A test that hangs: it is its own wait that is told, also after a second bundle."""
+    hanging = InThread(lambda: vm.console.expect("never", timeout=LONG))
+    until(lambda: "expect('never')" in str(vm.snapshot()["waits"]))
+    for _ in range(2):
+        it = Seen(vm.bundle(tmp_path, timeout=LONG))
+        found = diagnosis.diagnose(recording.read(it.path / "recording.jsonl"))
+        assert found.kind == "unfinished"
+        assert "waited for expect('never')" in found.cause
+        assert found.cause in it.readme
+        assert not any("query-" in clue.text or "screendump" in clue.text for clue in found.clues)
+    asked = {record.data.get("by") for record in vm.timeline if record.kind in {"qmp-command", "qmp-reply"}}
+    assert "bundle" in asked
+    vm.kill()
+    with pytest.raises(VMError):
+        hanging.result()
+
+
+def test_a_monitor_that_does_not_answer_is_in_the_cause(vm: Machine, tmp_path: Path) -> None:
+    """For as long as that is so."""
+    stop_process(vm.pid)
+    stuck = Seen(vm.bundle(tmp_path, timeout=5))
+    assert "QEMU's monitor has not answered query-status (asked by bundle)" in stuck.readme
+    send(vm.pid, signal.SIGCONT)
+    vm.qmp.execute("query-name", timeout=LONG)
+    well = Seen(vm.bundle(tmp_path, timeout=LONG))
+    assert "nothing went wrong as far as is known: running" in well.readme
+    assert "not answered" not in well.readme
+
+
+def test_a_failure_names_no_question_of_its_bundle(make: MakeGuest, failed: Path) -> None:
+    vm = make(options={"bundle": {"directory": failed, "timeout": LONG, **QUICK}})
+    with pytest.raises(ValueError, match="no disk"):
+        fail(vm, ValueError("no disk"))
+    it = the_bundle(failed)
+    found = diagnosis.diagnose(recording.read(it.path / "recording.jsonl"))
+    assert found.kind == "test-failed"
+    assert not any("screendump" in clue.text or "monitor" in clue.text for clue in found.clues)
+    text = render(reports.data([str(it.path)]))
+    assert "screendump" not in text
+    assert "(bundle)" not in text

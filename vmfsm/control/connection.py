@@ -182,7 +182,7 @@ class Connection(asyncio.Protocol):
         self._write({"id": number, "result": {"stopped": task is not None}})
 
     async def _run(self, number: int, call: operations.Operation, request: operations.Request) -> None:
-        look_on()
+        look_on("control")
         error, result = await outcome(self._call(number, call, request))
         secrets, request.secrets = request.secrets, None
         if isinstance(error, asyncio.CancelledError):

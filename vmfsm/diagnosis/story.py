@@ -17,6 +17,8 @@ _TAIL = 4_096
 """Characters of a stream's end."""
 _OF_THE_MACHINE = frozenset({"launch", "shutdown", "kill", "wait"})
 """Waits for it to begin or end."""
+_OF_ONLOOKERS = frozenset({"wait-begin", "wait", "qmp-command", "qmp-reply"})
+"""What these do says so, by `by`."""
 _OUR_THREADS = ("vmfsm-io", "vmfsm-worker")
 """Those that run hooks, and what plugins do by themselves."""
 
@@ -103,6 +105,8 @@ class Story:
         self.output = ""
         self.output_at: float | None = None
         self.unanswered: dict[str, Record] = {}
+        self.unheard: Record | None = None
+        """The first command of an onlooker, a bundle say, since which the monitor was not heard."""
         self.last_command: Record | None = None
         self.last_answer: Record | None = None
         """A reply or an event."""
@@ -159,6 +163,12 @@ class Story:
         if self.begin is None:
             self.begin = at
         self.last = at
+        if kind in {"qmp-reply", "qmp-event"}:
+            self.unheard = None
+        if kind in _OF_ONLOOKERS and data.get("by"):  # not the test's: neither its fault nor its answer
+            if kind == "qmp-command" and self.unheard is None:
+                self.unheard = record
+            return
         match kind:
             case "transition":
                 self._transition(record)

@@ -8,6 +8,8 @@ from .story import number
 from .words import plain, quoted, seconds
 
 _FINAL = frozenset({"stopped", "failed"})
+_SILENT = 0.1
+"""Seconds without an answer that are worth a word."""
 
 
 def test_failed(case: Case) -> Diagnosis | None:
@@ -142,6 +144,10 @@ def goes_on(case: Case) -> Diagnosis | None:
     state = plain(story.state or case.snapshot.get("state") or "configured")
     what = f"nothing went wrong as far as is known: {state}, {case.when(story.last)}"
     what += case.meanwhile(wait, story.last)
+    if story.unheard is not None and story.last - story.unheard.at >= _SILENT:
+        asked, since = story.unheard.data, seconds(story.last - story.unheard.at)
+        command, by = plain(asked.get("command")), plain(asked.get("by"))
+        what += f"; but QEMU's monitor has not answered {command} (asked by {by}) for {since}"
     told = [*_running_hooks(case), *clues.steps(case), *clues.consoles(case, story.last)]
     return case.found("unfinished", None, what, told, wait, "unfinished")
 

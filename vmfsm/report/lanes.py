@@ -20,6 +20,8 @@ _LOGS = 1_200_000
 _MOST_CONSOLES = 20
 _MOST_MARKS = 20
 _MOST_SPENT = 5_000
+_LOOK_ON = frozenset({"bundle", "recorder"})
+"""Plugins whose time is no machine's."""
 _STATES = {
     "launching": "busy",
     "running": "good",
@@ -201,23 +203,25 @@ class Lanes:
         lane = self._lane("hooks", "Hooks")
         item = lane.end(_key(data, "hook", "plugin")) or Item(_began(at, data), _hook(data))
         error = data.get("error")
-        self._over("hook", item, at)
-        lane.add(
-            item._replace(end=at, tone="bad" if error else "neutral", detail=detail(data, "hook", "plugin")),
-            matters=bool(error),
-        )
+        told = detail(data, "hook", "plugin")
+        if data.get("plugin") in _LOOK_ON:
+            told["by"] = text(data["plugin"])
+        else:
+            self._over("hook", item, at)
+        lane.add(item._replace(end=at, tone="bad" if error else "neutral", detail=told), matters=bool(error))
 
     def _on_wait_begin(self, at: float, data: Mapping[str, Any]) -> None:
-        item = Item(at, text(data.get("operation"), 120), "busy", detail(data, "operation"))
+        item = Item(at, _operation(data), "neutral" if data.get("by") else "busy", detail(data, "operation"))
         self._lane("waits", "Waits").begin(_key(data, "operation", "thread", "caller"), item)
 
     def _on_wait(self, at: float, data: Mapping[str, Any]) -> None:
         lane = self._lane("waits", "Waits")
         item = lane.end(_key(data, "operation", "thread", "caller"))
         if item is None:
-            item = Item(_began(at, data), text(data.get("operation"), 120))
-        self._over("wait", item, at)
-        is_bad = data.get("outcome") != "done"
+            item = Item(_began(at, data), _operation(data))
+        if not data.get("by"):
+            self._over("wait", item, at)
+        is_bad = data.get("outcome") != "done" and not data.get("by")
         told = {**(item.detail or {}), **detail(data, "operation")}
         lane.add(item._replace(end=at, tone="bad" if is_bad else "neutral", detail=told), matters=is_bad)
         if is_bad:
@@ -385,6 +389,12 @@ def _key(data: Mapping[str, Any], *names: str) -> object:
 def _plain(value: object) -> object:
     """Something that a `dict` takes as a key, and that is short."""
     return value if value is None or (type(value) is str and len(value) < 200) else text(value)
+
+
+def _operation(data: Mapping[str, Any]) -> str:
+    """What is waited for, and by whom if not by the test."""
+    operation = text(data.get("operation"), 120)
+    return f"{operation} (by {text(data['by'], 40)})" if data.get("by") else operation
 
 
 def _hook(data: Mapping[str, Any]) -> str:

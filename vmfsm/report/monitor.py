@@ -112,7 +112,11 @@ class Monitor:
         given = data.get("values") or data.get("arguments")
         arguments = text(given) if given else ""
         told: dict[str, JSON] | None = {"arguments": arguments} if arguments else None
-        self._commands.begin(key, Item(at, name, "busy", told, None, False, log.total))
+        tone, by = "busy", data.get("by")
+        if by:  # no test's: it is not to draw the eye
+            by, tone = text(by, 40), "neutral"
+            name, told = f"{name} (by {by})", {**(told or {}), "by": by}
+        self._commands.begin(key, Item(at, name, tone, told, None, False, log.total))
         log.add(_Said(log.total, at, "→", name, None, arguments, None))
 
     def reply(self, at: float, data: Mapping[str, Any]) -> None:
@@ -122,12 +126,14 @@ class Monitor:
             key = text(key, 80)
         begun = self._commands.end(key)
         if begun is None:
-            began = at - max(number(data.get("seconds")) or 0.0, 0.0)
-            begun = Item(began, text(data.get("command"), 80), line=log.total)
+            began, by = at - max(number(data.get("seconds")) or 0.0, 0.0), text(data.get("by") or "", 40)
+            label = text(data.get("command"), 80)
+            label = f"{label} (by {by})" if by else label
+            begun = Item(began, label, detail={"by": by} if by else None, line=log.total)
         began, name, _, told, _, _, line = begun
         error, returned = data.get("error"), data.get("return")
         if error:
-            said, tone = text(error, 300), "bad"
+            said, tone = text(error, 300), "neutral" if data.get("by") else "bad"
             told = {**(told or {}), "error": said}
         elif returned is not None:
             said, tone = text(returned, 300), "neutral"
@@ -135,7 +141,7 @@ class Monitor:
         else:
             said, tone = "", "neutral"
         self._commands.add(Item(began, name, tone, told, at, False, line), matters=tone == "bad")
-        log.add(_Said(log.total, at, "←", name, at - began, said, "bad" if error else None))
+        log.add(_Said(log.total, at, "←", name, at - began, said, tone if tone == "bad" else None))
 
     def close(self, exited: float | None) -> None:
         """Nothing more is said: what has no answer by now never had one.

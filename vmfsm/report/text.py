@@ -21,6 +21,7 @@ _LONGEST = 4_000
 _LANES = ("state", "steps", "waits", "process", "holds", "migration", "verdicts", "notes", "events", "qmp")
 """Whose items are in the timeline; of hooks only those that failed or took long."""
 _SLOW = 0.1
+_LOOK_ON = frozenset({"bundle", "recorder"})
 _NOTABLE = 0.01
 """Seconds, in a comparison."""
 _STYLES = {"bold": "1", "dim": "2", "bad": "31", "good": "32", "warn": "33", "busy": "36", "held": "35"}
@@ -212,6 +213,8 @@ def _entries(machine: Data) -> Iterator[_Entry]:
         if name not in _LANES and name != "hooks":
             continue
         for item in lane["items"]:
+            if _is_aside(name, item):
+                continue
             end, tone = item.get("end"), _words(item.get("tone"))
             took = end - item["t"] if isinstance(end, int | float) else 0.0
             if name == "hooks" and took < _SLOW and tone not in {"bad", "warn"}:
@@ -229,6 +232,13 @@ def _entries(machine: Data) -> Iterator[_Entry]:
                     yield _Entry(line[0], name.removeprefix("console:"), f"│ {shown}", "")
 
 
+def _is_aside(lane: str, item: Data) -> bool:
+    """What was made of the machine for people to look at, not what the test did with it."""
+    detail = item.get("detail")
+    by = detail.get("by") if isinstance(detail, Mapping) else None
+    return lane in {"hooks", "waits", "qmp"} and by in _LOOK_ON
+
+
 def _caller(detail: object) -> str:
     caller = detail.get("caller") if isinstance(detail, Mapping) else None
     return f"  {_words(caller).rpartition('/')[2]}" if caller else ""
@@ -240,7 +250,7 @@ def _slowest(page: _Page, machine: Data) -> None:
         for lane in machine["lanes"]
         if lane["id"] in {"steps", "hooks", "waits"}
         for item in lane["items"]
-        if isinstance(item.get("end"), int | float)
+        if isinstance(item.get("end"), int | float) and not _is_aside(str(lane["id"]), item)
     ]
     slow = sorted((span for span in spans if span[0] >= _SLOW), reverse=True)[:_SLOWEST]
     if not slow:

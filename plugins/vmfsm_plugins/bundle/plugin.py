@@ -6,7 +6,7 @@ import functools
 import os
 from typing import Self, cast
 
-from vmfsm import Machine, hookimpl, printable
+from vmfsm import Machine, hookimpl, looking_on, printable
 from vmfsm_plugins.blocking import in_thread
 
 from .collecting import Collection, Wanted
@@ -152,7 +152,8 @@ class _Active(Bundles):
 
     async def _begin(self, machine: Machine) -> Collection:
         self._collection = Collection(machine, self._wanted, machine.failure or "")
-        await self._collection.begin()
+        with looking_on(self.name):
+            await self._collection.begin()
         return self._collection
 
 

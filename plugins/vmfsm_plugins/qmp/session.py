@@ -5,7 +5,7 @@ import logging
 import time
 from typing import Any
 
-from vmfsm import ConfigError, Machine, TransitionError, Verdict
+from vmfsm import ConfigError, Machine, TransitionError, Verdict, onlooker
 from vmfsm_plugins.subscribers import Subscribers
 
 from .boot_loop import Limit, Resets
@@ -203,7 +203,9 @@ class Session:
         number, command, data, arguments = request
         self._machine.secrets.learn_message(data)
         record = self._machine.record
-        sent: dict[str, object] = {"command": command, "id": number, "arguments": arguments}
+        by = onlooker()
+        whose = {} if by is None else {"by": by}
+        sent: dict[str, object] = {"command": command, "id": number, "arguments": arguments, **whose}
         values = sent_values(request, self._machine.secrets) if self._records_values else {}
         record("qmp-command", {**sent, **values}, size=200 + 4 * len(data) if values else 200)
         began = time.monotonic()
@@ -218,11 +220,18 @@ class Session:
         elif "return" in reply:
             values = received_values(reply) if self._records_values else {}
             size = 200 + 4 * LARGEST if values else 200
-            record("qmp-reply", {"command": command, "id": number, "seconds": seconds, **values}, size=size)
+            data_of_reply = {"command": command, "id": number, "seconds": seconds, **values, **whose}
+            record("qmp-reply", data_of_reply, size=size)
             return reply
         else:
             error = reply["error"]["class"]  # the description may quote arguments
-        data_with_error = {"command": command, "id": number, "seconds": seconds, "error": error[:200]}
+        data_with_error = {
+            "command": command,
+            "id": number,
+            "seconds": seconds,
+            "error": error[:200],
+            **whose,
+        }
         record("qmp-reply", data_with_error, size=400)
         return reply
 

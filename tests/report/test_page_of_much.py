@@ -136,3 +136,10 @@ def test_the_keys_on_a_small_screen(tmp_path: Path, open_page: OpenPage) -> None
     )
     page.click("#help-button")
     assert page.locator("#help").evaluate("help => help.scrollWidth - help.clientWidth") == 0
+
+
+def test_a_line_can_be_clicked_whatever_is_selected_elsewhere(tmp_path: Path, open_page: OpenPage) -> None:
+    page = one(tmp_path, open_page)
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('h1'))")
+    page.locator(".log-row", has_text="line 598 of").locator(".when").click()
+    expect(page.locator("#cursor-readout")).to_contain_text("59.8")

@@ -228,7 +228,9 @@ class LogPane {
 
   onClick(event) {
     const row = event.target.closest("[data-row]");
-    if (!row || event.target.closest("a, button") || String(getSelection())) return;
+    const chosen = getSelection();
+    const isSelecting = !chosen.isCollapsed && this.rows.contains(chosen.anchorNode) && !event.target.closest(".when");
+    if (!row || event.target.closest("a, button") || isSelecting) return;
     this.choose(Number(row.dataset.row));
   }
 

@@ -262,6 +262,8 @@ ELSEWHERE = {"Machine.launch": "launch: …", "Machine.shutdown": "shutdown: …
 """Calls of `hanging.py` whose points are those of their stages."""
 FOR_PEOPLE = {"Machine.wait_released"}
 """Those that wait for nothing that a fault could hit."""
+NEVER_FAIL = {"Machine.bundle", "Machine.abundle"}
+"""Those that a fault only leaves less to tell: `tests/faults/test_bundle_trouble.py`."""
 
 _ALL = [
     Point("launch: spawn", Kind.LAUNCH, _launching, at="start"),
@@ -273,7 +275,7 @@ _ALL = [
     *(
         Point(name, Kind.TOOL if name in WITHOUT_MACHINE else Kind.CALL, _hanging)
         for _, name in CASES
-        if name not in {*ELSEWHERE, *FOR_PEOPLE}
+        if name not in {*ELSEWHERE, *FOR_PEOPLE, *NEVER_FAIL}
     ),
     Point("shutdown: guest", Kind.STOP, _ending, at="system_powerdown"),
     Point("shutdown: quit", Kind.STOP, _ending, at="quit"),

@@ -139,6 +139,13 @@ def test_a_wait_in_vain_without_a_block(make: MakeGuest, failed: Path) -> None:
     assert "expect('login:')" in the_bundle(failed).told["why"]
 
 
+def test_consoles_of_like_names(qemu: str, failed: Path) -> None:
+    consoles: dict[str, object] = {"a:b": {"index": 0}, "a_b": {"index": 1}}
+    options: dict[str, dict[str, object]] = {"console": consoles, "bundle": QUICK}
+    with Machine(qemu, ["-S", "-nodefaults"], options=options).launch() as vm:
+        assert {"console-a:b.log", "console-a_b.log"} <= Seen(vm.bundle(failed, timeout=LONG)).names
+
+
 def test_with_the_recorder(make: MakeGuest, failed: Path, tmp_path: Path) -> None:
     vm = make(options={"recorder": {"directory": tmp_path / "records"}})
     with pytest.raises(ValueError, match="no"):

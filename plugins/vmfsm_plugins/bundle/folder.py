@@ -164,7 +164,7 @@ def make(directory: str, machine: str, made: float) -> Folder:
 
 def safe_name(text: str) -> str:
     """`text` as part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9._+@-]", "_", text)[:64]
+    return re.sub(r"[^A-Za-z0-9._+@:-]", "_", text)[:64]
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

@@ -275,11 +275,11 @@ def test_an_onlooker_has_its_name_in_records(make: MakeGuest) -> None:
         assert onlooker() == "me"
         vm.qmp.execute("query-name")
         with pytest.raises(MachineTimeout):
-            vm.console.expect("never", timeout=0)
+            vm.console.expect("never", timeout=0.01)
     assert onlooker() is None
     vm.qmp.execute("query-version")
     with pytest.raises(MachineTimeout):
-        vm.console.expect("nor this", timeout=0)
+        vm.console.expect("nor this", timeout=0.01)
     said = [
         (record.kind, record.data.get("by"))
         for record in vm.timeline

@@ -63,3 +63,28 @@ def test_whose_signal_it_was(tmp_path: Path, sent: list[str], by: str) -> None:
 def test_titles_of_consoles(tmp_path: Path, names: list[str], titles: list[str]) -> None:
     machine = told(tmp_path, *(record(0, "console", console=name, text="hello\n") for name in names))
     assert [log["title"] for log in machine["logs"]] == titles
+
+
+def test_a_step_that_never_ended_because_all_failed(tmp_path: Path) -> None:
+    step = record(1, "step-begin", step="work", thread="MainThread")
+    failed = told(tmp_path, step, record(2, "failure", error="no good", by="with"))
+    assert [item["tone"] for item in items(failed, "steps")] == ["bad"]
+    assert [item["tone"] for item in items(told(tmp_path, step), "steps")] == ["busy"]
+
+
+def test_a_clue_has_the_time_of_the_line_that_it_quotes(tmp_path: Path) -> None:
+    """Lines come in pieces, and many at once: the time of a line is when it began."""
+    wait = {"operation": "expect('x')", "thread": "MainThread", "caller": "t.py:1"}
+    machine = told(
+        tmp_path,
+        record(0, "transition", dest="running", source="launching", event="launched"),
+        record(1, "wait-begin", timeout=5, **wait),
+        record(2, "console", console="console", text="first\nsecond\nlast, b"),
+        record(3, "console", console="console", text="ut one\n\n"),
+        record(6, "wait", seconds=5, outcome="timeout", error="MachineTimeout: no x", **wait),
+        record(6.1, "failure", error="MachineTimeout: no x", by="with"),
+    )
+    clue = next(clue for clue in machine["diagnosis"]["clues"] if clue["log"] == "console:console")
+    lines = next(log["lines"] for log in machine["logs"] if log["id"] == "console:console")
+    assert "last, but one" in clue["text"]
+    assert lines[clue["line"]] == [clue["at"], "last, but one"] == [2, "last, but one"]

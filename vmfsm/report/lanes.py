@@ -76,6 +76,7 @@ class Lanes:
         self.exit: str | None = None
         """How QEMU ended, and whose signal it was."""
         self._exited: float | None = None
+        self._has_failed = False
         self.left_out = 0
         """Records of consoles for which there was no lane any more."""
         self._handlers: dict[str, Callable[[float, Mapping[str, Any]], None]] = {
@@ -127,6 +128,11 @@ class Lanes:
         if self._migration is not None:
             self._lane("migration", "Migration").add(self._migration._replace(end=end), matters=True)
         self._monitor.close(self._exited)
+        if self._has_failed and "steps" in self._lanes:
+            steps = self._lanes["steps"]
+            for item in steps.take_open():
+                self._over("step", item, end)
+                steps.add(item._replace(tone="bad"), matters=True)
         for kind, key in (("step", "steps"), ("hook", "hooks"), ("wait", "waits")):
             for item in self._lanes[key].open if key in self._lanes else ():
                 self._over(kind, item, end)
@@ -304,6 +310,7 @@ class Lanes:
         self._mark()
 
     def _on_failure(self, at: float, data: Mapping[str, Any]) -> None:
+        self._has_failed = True
         item = Item(at, text(data.get("error"), 200), "bad", detail(data), is_point=True)
         self._lane("verdicts", "Verdicts", "points").add(item, matters=True)
         self._mark()

@@ -1,7 +1,7 @@
 """One launch of a machine: all that its recording tells."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vmfsm.diagnosis import Diagnosis, Diagnostician
 from vmfsm.jsonable import JSON, jsonable
@@ -84,7 +84,7 @@ def told(
         "state": text(snapshot["state"], 40),
         "reason": text(snapshot["reason"], 60) or None,
         "exit": launch.lanes.exit,
-        "diagnosis": _diagnosis(launch.diagnosis, zero),
+        "diagnosis": _diagnosis(launch.diagnosis, zero, logs),
         "facts": facts(source, snapshot),
         "command": text(snapshot["shell"], 16_000) or None,
         "environment": _environment(snapshot["environment"]),
@@ -105,16 +105,13 @@ def _t(at: float, zero: float) -> float:
     return round(at - zero, 6)
 
 
-def _diagnosis(it: Diagnosis, zero: float) -> JSON:
-    clues: list[JSON] = [
-        {
-            "text": text(clue.text, 1_000),
-            "at": None if clue.at is None else _t(clue.at, zero),
-            "lane": clue.lane,
-            "log": clue.log,
-        }
-        for clue in it.clues
-    ]
+def _diagnosis(it: Diagnosis, zero: float, logs: list[JSON]) -> JSON:
+    clues: list[JSON] = []
+    for clue in it.clues:
+        at = None if clue.at is None else _t(clue.at, zero)
+        line, at = _line(clue.log, at, logs)
+        said = text(clue.text, 1_000)
+        clues.append({"text": said, "at": at, "lane": clue.lane, "log": clue.log, "line": line})
     return {
         "outcome": it.outcome,
         "kind": it.kind,
@@ -123,6 +120,17 @@ def _diagnosis(it: Diagnosis, zero: float) -> JSON:
         "clues": clues,
         "wait": None if it.wait is None else _wait(it.wait, zero),
     }
+
+
+def _line(name: str | None, at: float | None, logs: list[Any]) -> tuple[int | None, float | None]:
+    """Of what is told by a log's text: the last line by then that says something, and when it began."""
+    if at is not None and name != "qmp":
+        lines: list[Any] = next((log["lines"] for log in logs if log["id"] == name), [])
+        for index in range(len(lines) - 1, -1, -1):
+            began, said = lines[index]
+            if began <= at and said.strip():
+                return index, began
+    return None, at
 
 
 def _wait(wait: Mapping[str, JSON], zero: float) -> JSON:

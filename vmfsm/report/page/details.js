@@ -110,8 +110,10 @@ function letGoButton() {
   return button;
 }
 
+// With what is around it, without which a moment says nothing.
 function zoomTo(from, to) {
-  const room = Math.max((to - from) * 0.2, SHORTEST);
+  const around = Math.min(0.5, (extent[1] - extent[0]) / 100);
+  const room = Math.max((to - from) * 0.2, to > from ? SHORTEST : around);
   show(from - room, to + room);
 }
 

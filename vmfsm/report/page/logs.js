@@ -2,6 +2,7 @@
 // Logs: of each only the rows that can be seen are in the page, so that its length costs nothing.
 
 const LONGEST_ROW = 600; // characters of a line in its row; the details have all of it
+const LATE = 0.005; // seconds: what a verdict is made of is recorded a moment after it
 const BEYOND = 8; // rows that are drawn above and below what is seen
 
 const panes = [];
@@ -14,7 +15,7 @@ class LogPane {
     this.current = 0;
     this.near = -1;
     this.match = -1;
-    this.isWrapped = false;
+    this.isWrapped = document.getElementById("wrap").checked;
     this.tops = null;
     this.pattern = null;
     this.listEntries();
@@ -27,7 +28,7 @@ class LogPane {
     const between = (gaps || []).map((gap) => ({ before: gap.before, gap }));
     for (const { machine, at } of failures) {
       if (machine !== this.log.machine) continue;
-      const before = d3.bisector(([t]) => t).right(lines, at);
+      const before = d3.bisector(([t]) => t).right(lines, at + LATE);
       between.push({ before, t: at, failure: machine.diagnosis });
     }
     between.sort((a, b) => a.before - b.before);

@@ -46,7 +46,15 @@ function collect(pane, pattern) {
 function sayCount(words) {
   const count = `${searching.matches.length.toLocaleString("en")}${searching.isCut ? " or more" : ""}`;
   const at = searching.now < 0 ? "" : `${(searching.now + 1).toLocaleString("en")} of `;
-  document.getElementById("match-count").textContent = !words ? "" : searching.matches.length ? at + count + (at ? "" : " lines") : "no match";
+  document.getElementById("match-count").textContent = !words ? "" : searching.matches.length ? at + count + (at ? "" : " lines") : `no match${elsewhere()}`;
+}
+
+// What the timeline has that no log says.
+function elsewhere() {
+  const { pattern } = panes[0] || {};
+  const has = ({ label, detail }) => [label, ...Object.values(detail || {})].some((value) => String(value).search(pattern) >= 0);
+  const count = pattern ? d3.sum(lanes, (lane) => lane.items.filter(has).length) : 0;
+  return count ? ` in the logs, but ${count.toLocaleString("en")} on the timeline` : "";
 }
 
 // The next match, or the one before: from the cursor on, then round and round.

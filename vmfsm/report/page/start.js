@@ -52,17 +52,34 @@ function followLink(event) {
   const t = link.dataset.at === undefined ? null : Number(link.dataset.at);
   const lane = machine.lanes.find((one) => one.id === link.dataset.lane && one.items.length);
   const log = logOf(machine, link.dataset.log);
+  const line = link.dataset.line === undefined ? null : Number(link.dataset.line);
   if (t !== null) lookAt(t);
   if (t !== null && lane) {
-    const mark = { lane, items: [lane.items[nearestIn(lane, t)]] };
+    const own = lane.items.find((item) => line !== null && item.line === line);
+    const mark = { lane, items: [own || lane.items[nearestIn(lane, t)]] };
     focusItem(lane, mark.items[0].index);
     pin(mark);
+    if (log && line !== null) paneOf(log).goToLine(line);
   } else if (t === null && log) {
     paneOf(log).section.scrollIntoView({ block: "center", behavior: smoothly() });
     paneOf(log).rows.focus({ preventScroll: true });
     return;
   }
-  document.getElementById("timeline").scrollIntoView({ behavior: smoothly() });
+  bringIntoView(lane, log);
+}
+
+// The place on the axis and the log, where the screen has room for both; else the log, which says more.
+function bringIntoView(lane, log) {
+  const timeline = document.getElementById("timeline");
+  if (!lane || !log) {
+    timeline.scrollIntoView({ behavior: smoothly() });
+    return;
+  }
+  const { section } = paneOf(log);
+  const end = section.getBoundingClientRect().bottom;
+  const both = [timeline, lane.row].find((node) => end - node.getBoundingClientRect().top <= innerHeight);
+  if (both) both.scrollIntoView({ behavior: smoothly() });
+  else section.scrollIntoView({ block: "end", behavior: smoothly() });
 }
 
 function buildCopying() {

@@ -200,6 +200,12 @@ def test_clues_lead_to_what_they_are_about(failure: Path, open_page: OpenPage) -
         clue.click()
         until(lambda: page.evaluate("document.activeElement !== document.body"))
     expect(page.locator("#chart")).to_be_in_viewport()
+    clue = page.locator("#clues a[data-line]").first
+    clue.click()
+    line = page.locator("[data-log='console:console'] .log-row.near")
+    expect(line).to_be_in_viewport()
+    expect(line.locator(".when")).to_contain_text(clue.locator(".when").inner_text().removesuffix(" s"))
+    expect(page.locator(".lane[data-lane='console:console']")).to_be_in_viewport()
 
 
 def test_by_keyboard_alone(failure: Path, open_page: OpenPage) -> None:

@@ -76,7 +76,7 @@ function bringIntoView(lane, log) {
     return;
   }
   const { section } = paneOf(log);
-  const end = section.getBoundingClientRect().bottom;
+  const end = section.getBoundingClientRect().bottom + document.querySelector(".strip.axis").offsetHeight;
   const both = [timeline, lane.row].find((node) => end - node.getBoundingClientRect().top <= innerHeight);
   if (both) both.scrollIntoView({ behavior: smoothly() });
   else section.scrollIntoView({ block: "end", behavior: smoothly() });

@@ -18,6 +18,7 @@ OTHERS, _, MATRIX = PAGE.partition("\n## The matrix\n")
 
 NOT_A_WAIT = "it is about what goes on beside calls, not about one that waits"
 OTHER_PROCESS = "the program that would look on is the one that it happens to"
+NEVER_FAILS = "a bundle has the less in it, and nobody's call another result"
 SLOW = "it takes longer than a cell may, and has the same effect as another one"
 
 ROWS: dict[str, str | tuple[str, ...]] = {
@@ -58,6 +59,8 @@ ROWS: dict[str, str | tuple[str, ...]] = {
     "test_no_more_files_in_the_private_directory": SLOW,
     "test_no_room_in_the_private_directory": NOT_A_WAIT,
     "test_no_room_for_the_registry": NOT_A_WAIT,
+    "test_a_disk_that_is_full": NEVER_FAILS,
+    "test_a_file_system_that_hangs": NEVER_FAILS,
     "test_a_harness_that_has_launched_before": ("host: no descriptors",),
     "test_all_who_wait_are_told_of_a_panic": ("guest: panics and is kept", "guest: panics"),
     "test_only_triple_is_a_triple_fault": ("guest: has a triple fault",),

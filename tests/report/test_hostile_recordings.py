@@ -138,6 +138,13 @@ def test_machines_share_what_a_page_may_have(tmp_path: Path) -> None:
     assert len(data["machines"]) == 40
 
 
+def test_empty_lines_of_many_machines(tmp_path: Path) -> None:
+    for n in range(60):
+        write(tmp_path / f"{n}.jsonl", [record(0, "console", console="console", text="\n" * 16_000)] * 2)
+    data = made_of(tmp_path)
+    assert size(data["machines"]) < 60 * 50_000
+
+
 def test_too_many_recordings(tmp_path: Path) -> None:
     for n in range(201):
         write(tmp_path / f"{n}.jsonl", [])

@@ -15,7 +15,7 @@ LONGEST = 4_000
 _OF_A_MARK = 100
 """More, for what says how much is missing."""
 _PIECE = 16_384
-"""Characters that are taken at once."""
+"""Characters that are taken at once, and kept at once: fewer where there is little room."""
 _NEAR = 60
 """Lines before and after a mark."""
 _MOST_NEAR = 20 * _NEAR
@@ -92,6 +92,7 @@ class Log:
         self._beside = beside
         self._file: Writing | None = None
         self._is_whole = True
+        self._piece = min(_PIECE, budget // (2 * _OF_A_LINE))
         self._room = budget // 4
         self._room_last = budget // 2
         self._room_near = budget // 4
@@ -105,8 +106,8 @@ class Log:
 
     def feed(self, at: float, said: str) -> None:
         """What came next: a part of a line, or many lines."""
-        for start in range(0, len(said), _PIECE):
-            self._feed(at, said[start : start + _PIECE])
+        for start in range(0, len(said), self._piece):
+            self._feed(at, said[start : start + self._piece])
 
     @property
     def file(self) -> str | None:

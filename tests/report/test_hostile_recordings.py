@@ -5,12 +5,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.report.recorded import record, write
+from tests.cli.running import vmfsm
+from tests.report.recorded import record, without_progress, write
 from tests.report.test_model import lane, made_of
 from vmfsm import ConfigError, recording, report
 from vmfsm.report.sampling import Density, Sample
@@ -150,6 +152,33 @@ def test_too_many_recordings(tmp_path: Path) -> None:
         write(tmp_path / f"{n}.jsonl", [])
     with pytest.raises(ConfigError, match="more than 200 recordings"):
         report.data([tmp_path])
+
+
+def test_how_any_number_of_tests_went(tmp_path: Path) -> None:
+    """In the JUnit file of a whole run; of each test the machine that failed first is the first."""
+    for n in range(201):
+        phase = "setup" if n % 2 else "call"
+        harness = {"pid": 1, "test": f"t.py::test_{n // 2} ({phase})"}
+        said = [record(n % 2 and -0.5, "failure", error="ValueError: x", by="note")]
+        clocks = {"monotonic": 1000.0, "wall": 1.7e9 + n // 2}
+        write(tmp_path / f"{n}.jsonl", said, name=f"vm{n}", harness=harness, clocks=clocks)
+    told: Any = report.outcomes([tmp_path])
+    assert len(told["machines"]) == 201
+    assert size(told) < 400_000
+    assert told["begin"] == "2023-11-14T22:13:19.500000+00:00"
+    assert told["length"] == 100.5
+    junit = tmp_path / "junit.xml"
+    cases = "".join(f"<testcase classname='t' name='test_{n}'/>" for n in range(101))
+    junit.write_text(f"<testsuites>{cases}</testsuites>")
+    ran = vmfsm("report", str(tmp_path), "--junit", str(junit))
+    assert (ran.returncode, without_progress(ran.stderr)) == (0, "")
+    of_cases = [
+        {one.get("name"): one.get("value") for one in case.iter("property")}
+        for case in ElementTree.parse(junit).iter("testcase")
+    ]
+    assert len(of_cases) == 101
+    assert [one["vmfsm.machine"] for one in of_cases[:100]] == [f"vm{n}" for n in range(1, 200, 2)]
+    assert {one["vmfsm.2.machine"] for one in of_cases[:100]} == {f"vm{n}" for n in range(0, 200, 2)}
 
 
 def test_a_long_console_is_whole_beside_the_page(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ The command `vmfsm report` makes pages, texts and files for CI of it.
 """
 
 from .beside import NewFile
-from .model import VERSION, data
+from .model import VERSION, data, outcomes
 from .sources import page_of
 
-__all__ = ("VERSION", "NewFile", "data", "page_of")
+__all__ = ("VERSION", "NewFile", "data", "outcomes", "page_of")

@@ -5,6 +5,7 @@ import functools
 import os
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from vmfsm.errors import ConfigError
 from vmfsm.jsonable import JSON
@@ -12,7 +13,7 @@ from vmfsm.jsonable import JSON
 from . import clocks, comparing, machine
 from .beside import Beside
 from .machine import Launch
-from .sources import Source, find
+from .sources import PassedOver, Source, find
 from .values import text
 
 VERSION = 1
@@ -37,7 +38,40 @@ def data(
     :raises ConfigError: for what is no recording, and for a page in the place of one.
     :raises OSError: when one can't be read, or what lies beside the page can't be written.
     """
-    found, passed_over = find(sources)
+    return _data(*find(sources), compare=compare, page=page)
+
+
+def outcomes(sources: "Sequence[str | os.PathLike[str]]") -> dict[str, JSON]:
+    """What `data` tells of how it went, for any number of recordings: those of a whole test run.
+
+    There are `begin`, `length`, `passed_over` and `machines`, which have no lanes and no logs. Times are on
+    one axis for the machines of one test only. It raises as `data` does.
+    """
+    tests: dict[str, list[Source]] = {}
+    all_of_them, passed_over = find(sources, most=None)
+    for source in sorted(all_of_them, key=_wall):
+        tests.setdefault(source.test.rpartition(" (")[0] or source.path, []).append(source)
+    machines: list[JSON] = []
+    begins: list[datetime.datetime] = []
+    ends: list[datetime.datetime] = []
+    for found in tests.values():
+        told: Any = _data(found, [], compare=False, page=None)
+        machines += [{**one, "lanes": [], "logs": [], "screendump": None} for one in told["machines"]]
+        begins.append(datetime.datetime.fromisoformat(told["begin"]))
+        ends.append(begins[-1] + datetime.timedelta(seconds=told["length"]))
+    begin = min(begins)
+    length = round((max(ends) - begin).total_seconds(), 6)
+    return {
+        "begin": begin.isoformat(),
+        "length": length,
+        "machines": machines,
+        "passed_over": [one._asdict() for one in passed_over[:_MOST_PASSED_OVER]],
+    }
+
+
+def _data(
+    found: list[Source], passed_over: list[PassedOver], *, compare: bool, page: str | None
+) -> dict[str, JSON]:
     if not compare:
         found.sort(key=_wall)
     elif len(found) != 2:

@@ -64,11 +64,14 @@ class PassedOver(NamedTuple):
     why: str
 
 
-def find(paths: "Sequence[str | os.PathLike[str]]") -> tuple[list[Source], list[PassedOver]]:
+def find(
+    paths: "Sequence[str | os.PathLike[str]]", *, most: int | None = MOST
+) -> tuple[list[Source], list[PassedOver]]:
     """All recordings that are meant, each once, and what in directories could not be read.
 
     A bundle and the recorder's own of one launch are one.
 
+    :param most: more of them are refused.
     :raises ConfigError: for what is none, and where they are too many.
     :raises OSError: for what was given itself and can't be read.
     """
@@ -81,8 +84,8 @@ def find(paths: "Sequence[str | os.PathLike[str]]") -> tuple[list[Source], list[
         for source in sources:
             are_any = True
             found.setdefault(os.path.realpath(source.recording.files[0]), source)
-            if len(found) > MOST:
-                said = f"there are more than {MOST} recordings: give those that belong together"
+            if most is not None and len(found) > most:
+                said = f"there are more than {most} recordings: give those that belong together"
                 raise ConfigError(said, field="sources")
         if not are_any:
             why = "".join(f"; {one.path}: {one.why}" for one in passed_over[:1])

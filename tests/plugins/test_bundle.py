@@ -340,6 +340,31 @@ def test_a_bundle_a_launch(make: MakeGuest, failed: Path) -> None:
     assert numbers == [1, 2]
 
 
+def test_a_launch_while_the_last_ones_bundle_is_made(
+    make: MakeGuest, failed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def wait(bundle: str, seconds: float) -> int:
+        go_on.wait(LIMIT)
+        raise report.ReportFailed("enough")
+
+    monkeypatch.setattr(report, "make", wait)
+    vm = make(options={"bundle": {"directory": failed, "timeout": LONG}}).launch()
+    vm.note_failure("first")
+    first = InThread(vm.shutdown, timeout=LONG)
+    until(lambda: vm.state is State.STOPPED)
+    vm.launch()
+    vm.note_failure("second")
+    second = InThread(vm.shutdown, timeout=LONG)
+    until(lambda: vm.state is State.STOPPED)
+    go_on.set()
+    first.result()
+    second.result()
+    assert len(bundles(failed)) == 2
+    assert "second" in Seen(vm.plugin("bundle").path).told["why"]
+
+
 def test_many_at_once(make: MakeGuest, failed: Path) -> None:
     machines = [make(name="same").launch() for _ in range(5)]
     for vm in machines:

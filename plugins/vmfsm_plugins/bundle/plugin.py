@@ -141,11 +141,14 @@ class _Active(Bundles):
             try:
                 await collection.finish()
             finally:  # also where the time is over
-                self._collection, self._is_done = None, True
+                is_last = self._collection is collection  # else another thread has launched it again
+                if is_last:
+                    self._collection, self._is_done = None, True
                 if collection.path is None or collection.trouble is not None:
                     text = f"no bundle could be made: {collection.trouble}"
                 else:
-                    self._path = collection.path
+                    if is_last:
+                        self._path = collection.path
                     cut = "" if collection.is_whole else " (not whole: there was no time)"
                     text = f"bundle: {collection.path}{cut}"
                 await _say(printable(f"vmfsm: {machine.name}: {text}".replace("\n", " ")))

@@ -114,7 +114,10 @@ def test_what_a_guest_says_last_before_each_reset() -> None:
     after = "each time after its last words 'no disk'"
     assert it.kind == "boot-loop"
     assert f"in a boot loop: 8 resets meanwhile, {after}: expect('login:')" in it.cause
-    assert it.clues[0].text == f"8 resets by the guest in 3.1 s, the last 5.7 s after launch, {after}"
+    bursts = "they came in 4 bursts, each for one reboot, perhaps"
+    assert (
+        it.clues[0].text == f"8 resets by the guest in 3.1 s, the last 5.7 s after launch, {after}; {bursts}"
+    )
 
 
 def test_last_words_that_do_not_always_repeat() -> None:
@@ -122,7 +125,7 @@ def test_last_words_that_do_not_always_repeat() -> None:
     assert "8 resets meanwhile, 3 of 4 times after its last words 'no disk': " in it.cause
     it = said(*UP, *boots("a", "b", "c"), *IN_VAIN)
     assert "6 resets meanwhile: " in it.cause
-    assert it.clues[0].text.endswith(", after 'c'")
+    assert ", after 'c'; they came in 3 bursts" in it.clues[0].text
 
 
 def test_a_guest_that_hangs_after_many_resets() -> None:

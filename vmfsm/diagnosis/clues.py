@@ -107,6 +107,9 @@ def resets(case: Case) -> Clue | None:
     last = story.last_words.last()
     if not after and last is not None:
         after = f", after {quoted(last)}"
+    is_less = 1 < story.reset_bursts < story.resets
+    if is_less:
+        after += f"; they came in {times(story.reset_bursts, 'burst')}, each for one reboot, perhaps"
     return Clue(f"{text}{after}", story.first_reset.at, "events", "qmp")
 
 

@@ -21,6 +21,8 @@ _OF_ONLOOKERS = frozenset({"wait-begin", "wait", "qmp-command", "qmp-reply"})
 """What these do says so, by `by`."""
 _OUR_THREADS = ("vmfsm-io", "vmfsm-worker")
 """Those that run hooks, and what plugins do by themselves."""
+_BURST = 0.5
+"""Seconds between resets that are of one reboot, perhaps."""
 
 
 class Tail(NamedTuple):
@@ -117,6 +119,8 @@ class Story:
         self.greeting: Record | None = None
         self.resets = 0
         """By the guest."""
+        self.reset_bursts = 0
+        """QEMU may tell of one reboot several times, at once."""
         self.first_reset: Record | None = None
         self.last_reset: Record | None = None
         self.last_words = LastWords()
@@ -324,6 +328,8 @@ class Story:
         elif record.data.get("event") == "RESET" and isinstance(data, dict) and data.get("guest") is True:
             self.resets += 1
             self.first_reset = self.first_reset or record
+            if self.last_reset is None or record.at - self.last_reset.at > _BURST:
+                self.reset_bursts += 1
             self.last_reset = record
             self.last_words.reset(record.at)
 

@@ -46,7 +46,7 @@ from vmfsm_plugins.verdicts.rules import RULES
 
 import vmfsm
 from tests.waiting import LIMIT
-from vmfsm import compat, errors, hooks, qemu_img, recording, testing
+from vmfsm import compat, diagnosis, errors, hooks, qemu_img, recording, testing
 from vmfsm.compat import errors as compat_errors
 from vmfsm.compat import qemu_utils
 from vmfsm.compat.monitor import Monitor
@@ -199,6 +199,20 @@ def test_example_of_a_fixture(block: Block, qemu: str, pytester: pytest.Pytester
     pytester.makepyfile(tests.text)
     result = pytester.runpytest_subprocess("-o", "usefixtures=leakcheck")
     result.assert_outcomes(passed=tests.text.count("def test_"))
+
+
+def test_the_hook_tells_a_machine_of_a_plain_assert(
+    qemu: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (hook,) = [block for block in PYTHON if block.comment == CONFTEST and block.page.name == "failures.md"]
+    monkeypatch.setenv("VMFSM_RECORD", str(pytester.path / "recordings"))
+    pytester.makeconftest(hook.text)
+    pytester.makepyfile("def test_it(vm):\n    assert vm is None, 'no login'\n")
+    pytester.runpytest_subprocess().assert_outcomes(failed=1)
+    (path,) = (pytester.path / "recordings").iterdir()
+    found = diagnosis.diagnose(recording.read(path))
+    assert (found.outcome, found.kind) == ("failed", "test-failed")
+    assert "no login" in found.cause
 
 
 def test_first_test(qemu: str, tmp_path: Path) -> None:

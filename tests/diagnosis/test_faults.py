@@ -115,14 +115,20 @@ def test_a_guest_that_panics(bench: Bench) -> None:
 
 
 def test_a_kernel_that_panics(bench: Bench) -> None:
-    words = "BUG: kernel NULL pointer dereference\r\nKernel panic - not syncing: Fatal exception\r\n"
+    words = (
+        "[    1.200000] BUG: kernel NULL pointer dereference\r\n[    1.210000] Call Trace:\r\n"
+        "[    1.211000]  <TASK>\r\n[    1.212000]  ? panic+0x10a/0x2e0\r\n[    1.213000]  do_it+0x1/0x2\r\n"
+        "[    1.300000] Kernel panic - not syncing: Fatal exception\r\n[    1.400000] Kernel Offset: none\r\n"
+    )
     with FakeQEMU(lines={"boot": [do.say(words)]}) as fake, bench.failing(fake.binary, ()) as vm:
         vm.console.sendline("boot")
         vm.console.expect("login:", timeout=LATE)
     bench.check(
         "guest-panic",
-        r"the guest's kernel oopsed: 'BUG: kernel NULL .*' on console 'console', WHENMEANWHILE",
-        r"also: kernel-panic: 'Kernel panic - not syncing: Fatal exception'",
+        r"the guest's kernel oopsed: '\[    1\.2.*BUG: kernel NULL .*' on console 'console', WHENMEANWHILE",
+        r"console 'console' said '\[    1\.200000\] BUG: kernel NULL pointer dereference'",
+        r"its call trace: panic, do_it",
+        r"also: kernel-panic: '\[    1\.300000\] Kernel panic - not syncing: Fatal exception'",
     )
 
 

@@ -11,6 +11,7 @@ from tests.report import runs
 from tests.report.browser import overflow
 from tests.report.conftest import OpenPage
 from tests.report.pages import page_of
+from tests.report.recorded import record, write
 from tests.waiting import until
 
 WIDE = {"width": 1600, "height": 900}
@@ -373,3 +374,45 @@ def test_what_a_screen_reader_gets(failure: Path, open_page: OpenPage) -> None:
     levels = page.locator("h1, h2, h3, h4").evaluate_all("all => all.map((one) => Number(one.tagName[1]))")
     assert levels[0] == 1
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+
+
+@pytest.fixture(scope="module")
+def many(directory: Path) -> Path:
+    """Of several tests, each with a machine that failed."""
+    recordings = directory / "many"
+    recordings.mkdir()
+    for number in range(8):
+        failed = {"error": f"AssertionError: [    {number}.5] Kernel panic", "by": "test"}
+        records = [
+            record(number, "transition", event="launch", source="created", dest="launching"),
+            record(number + 0.1, "transition", event="launched", source="launching", dest="running"),
+            record(number + 0.5, "failure", **failed),
+            record(number + 0.7, "transition", event="quit", source="running", dest="stopped"),
+        ]
+        header = {"name": f"vm{number}", "harness": {"test": f"test_{number}"}}
+        write(recordings / f"{number}.jsonl", records, **header)
+    return page_of(directory / "many.html", *sorted(recordings.iterdir()))
+
+
+def test_each_machine_of_many_is_within_reach(many: Path, open_page: OpenPage) -> None:
+    page = open_page(many)
+    assert "8 machines of 8 tests, 8 failed" in page.title()
+    assert "test test_0" in page.locator(".badges").inner_text()
+    assert "[    0.5] Kernel panic" in page.locator("#cause").inner_text()
+    groups = page.locator("#machines .group")
+    second = groups.nth(1)
+    second.locator("button").first.click()
+    expect(second.locator(".group-body")).to_be_hidden()
+    page.evaluate("scrollTo(0, 0)")
+    page.keyboard.press("f")
+    expect(groups.first).to_be_in_viewport()
+    page.evaluate("scrollTo(0, 0)")
+    page.keyboard.press("f")
+    expect(second.locator(".group-body")).to_be_visible()
+    expect(second.locator(".group-head")).to_be_in_viewport()
+    page.evaluate("scrollTo(0, 0)")
+    line = page.locator(".others li").last
+    assert line.inner_text().count("vm7") == 1
+    line.get_by_role("link").click()
+    expect(groups.last.locator(".group-head")).to_be_in_viewport()
+    assert "test_7" in groups.last.locator(".group-head").inner_text()

@@ -106,6 +106,17 @@ def comparison(*rows: tuple[str, str, float | None, float | None]) -> dict[str, 
     }
 
 
+def test_the_mark_of_a_comparison_is_whole_at_any_width(path: str) -> None:
+    row = ("step", "a name that is much too long for " + "any line " * 20, 1.0, 9.0)
+    compared = comparison(row)
+    compared["rows"][0]["most"] = True
+    data = {**report.data([path]), "comparison": compared}
+    for width in (60, 80, 120):
+        lines = text.render(data, width=width).splitlines()
+        assert sum(line.endswith("  ← most of it") for line in lines) == 1
+        assert all(len(line) <= width for line in lines if "←" in line)
+
+
 def test_a_comparison_is_a_table_of_what_is_no_chance(path: str) -> None:
     rows = (("step", "boot", 0.5, 2.75), ("hook", "tiny", 0.001, 0.002), ("wait", "launch", None, 0.25))
     data = {**report.data([path]), "comparison": comparison(*rows)}

@@ -1,9 +1,12 @@
 """Verdicts: somebody has seen that the guest, or QEMU, is lost."""
 
+import re
+from collections.abc import Iterator
+
 from vmfsm.timeline import Record
 
 from . import clues
-from .case import Case, Diagnosis
+from .case import Case, Clue, Diagnosis
 from .words import plain, quoted
 
 _KINDS = {
@@ -23,6 +26,10 @@ _KINDS = {
     "companion-ended": ("companion-ended", "a program that the machine needs beside QEMU is gone"),
     "kvm-error": ("qemu-fault", "KVM could not go on with the guest"),
 }
+_TRACE = "Call Trace:"
+_FUNCTION = re.compile(r"\b([A-Za-z_][\w.]{0,80})\+0x[0-9a-f]+/0x[0-9a-f]+")
+"""Of a stack, as Linux prints it (kernel/kallsyms.c, `%pS`)."""
+_MOST_FUNCTIONS = 8
 _SANITIZERS = frozenset({"kasan", "kmsan", "kfence", "kcsan", "ubsan"})
 
 
@@ -41,6 +48,7 @@ def lost(case: Case) -> Diagnosis | None:
     if kind == "boot-loop":
         words += clues.after_what(case)
     told = [
+        *_own_words(case, verdict),
         clues.resets(case) if kind == "boot-loop" else None,
         *clues.verdicts(case, verdict),
         *clues.consoles(case, at),
@@ -63,6 +71,26 @@ def _named(case: Case, verdict: Record) -> tuple[str, str]:
             return "qemu-crashed", f"QEMU failed ({name}) and {clues.exit_words(case.story.exit)}"
         return "qemu-fault", f"QEMU reported a fault of its own ({name})"
     return "verdict", f"{plain(verdict.data.get('where'))} said '{name}' of the guest"
+
+
+def _own_words(case: Case, verdict: Record) -> Iterator[Clue]:
+    """What a console said that it was given for, and the call trace after it."""
+    said, name = clues.message(verdict), _console(verdict)
+    if not said or name is None:
+        return
+    lane = f"console:{plain(name)}"
+    yield Clue(f"console '{plain(name)}' said {quoted(said)}", verdict.at, lane, lane)
+    tail = case.story.consoles.get(name)
+    _, found, trace = (tail.text if tail else "").partition(_TRACE)
+    functions = list(dict.fromkeys(_FUNCTION.findall(trace)))[:_MOST_FUNCTIONS]
+    if tail and found and functions:
+        yield Clue(f"its call trace: {', '.join(map(plain, functions))}", verdict.at, lane, lane)
+
+
+def _console(verdict: Record) -> str | None:
+    what = verdict.data.get("what")
+    source = what.get("source") if isinstance(what, dict) else None
+    return source if isinstance(source, str) and source != "output" else None
 
 
 def _source(verdict: Record) -> str:

@@ -10,14 +10,15 @@ _LONGEST_CALLER = 80
 _LONGEST_TEXT = 600
 _LOOKED_AT = 2_000
 """Characters of somebody's text that are looked at for a quotation."""
+_BREAK = re.compile(r"[\n\t]+")
 _CONTROL_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[()][0-9A-Za-z]|[=>78cDEHM])")
 """What colours a line or moves the cursor (ECMA-48): nobody wants to read it."""
 
 
 def plain(text: object) -> str:
-    """Somebody's text on one line, without what only a terminal understands."""
-    shown = _CONTROL_SEQUENCE.sub("", str(text)[:_LOOKED_AT])
-    return " ".join(printable(shown).split())
+    """Somebody's text on one line, without what only a terminal understands; its blanks are kept."""
+    shown = printable(_CONTROL_SEQUENCE.sub("", str(text)[:_LOOKED_AT]))
+    return " ".join(filter(None, map(str.strip, _BREAK.split(shown))))
 
 
 def line(text: object) -> str:

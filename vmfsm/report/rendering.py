@@ -108,6 +108,7 @@ def _environment() -> "jinja2.Environment":
         "duration": times.duration,
         "moment": times.moment,
         "words": plain,
+        "without": str.removeprefix,
     }
     return environment
 

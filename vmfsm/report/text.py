@@ -160,7 +160,7 @@ def _clues(page: _Page, clues: Sequence[Data]) -> None:
     page.section("CLUES")
     for clue in clues:
         at = clue.get("at")
-        when = f"{at:9.3f}" if isinstance(at, int | float) else " " * 9
+        when = f"{max(at, 0.0):9.3f}" if isinstance(at, int | float) else " " * 9
         page.wrapped(_words(clue["text"]), "", f"  {when}  ", " " * 13)
 
 
@@ -304,10 +304,10 @@ def _comparison(page: _Page, comparison: Data) -> None:
         return
     titles = ("", *(_fitting(name, 14) for name in names), "more", "")
     widths = [max(_columns(row[n]) for row, _ in [(titles, ""), *rows]) for n in (1, 2, 3)]
-    label = max(page.width - sum(widths) - 12, 10)
+    room = page.width - sum(widths) - 8
     for row, style in [(titles, "dim"), *rows[:_MOST_ROWS]]:
         numbers = "  ".join(f"{_fitting(row[n], widths[n - 1]):>{widths[n - 1]}}" for n in (1, 2, 3))
-        page.add(f"{numbers}  {_fitting(row[0], label)}{row[4]}".rstrip(), style)
+        page.add(f"{numbers}  {_fitting(row[0], max(room - _columns(row[4]), 10))}{row[4]}".rstrip(), style)
     if len(rows) > _MOST_ROWS:
         page.add(f"and {len(rows) - _MOST_ROWS} more", "dim")
 

@@ -65,6 +65,13 @@ function nearestIn(lane, t) {
   return d3.minIndex(ranks);
 }
 
+// Its lanes, unfolded and in view; of the only one all that stands above them as well.
+function showMachine(machine) {
+  if (machine.isFolded) machine.fold(false);
+  const top = machines.length > 1 ? machine.group : document.getElementById("timeline");
+  top.scrollIntoView({ behavior: smoothly() });
+}
+
 let nextFailure = 0;
 
 function goToFailure() {
@@ -72,6 +79,7 @@ function goToFailure() {
   const { machine, at } = failures[nextFailure % failures.length];
   nextFailure += 1;
   lookAt(at);
+  showMachine(machine);
   const lane = machine.lanes.find((one) => one.id === "waits" && one.items.length) || machine.lanes.find((one) => one.items.length);
   if (lane && document.activeElement && document.activeElement.closest("g.mark")) focusItem(lane, nearestIn(lane, at));
 }

@@ -34,6 +34,7 @@ function buildLanes(parent) {
     button.addEventListener("click", () => machine.fold(!machine.isFolded));
     const state = element("span", { class: "state" }, `${machine.diagnosis.outcome}: ${machine.diagnosis.kind}`);
     const head = element("div", { class: "group-head" }, element("h3", {}, button), state);
+    if (machine.test && !report.test) head.append(element("bdi", { class: "test" }, visible(machine.test)));
     machine.holds = element("div", { class: "holds", "aria-hidden": "true" });
     machine.group = element("div", { class: "group", "data-machine": machine.key }, head, body, machine.holds);
     for (const lane of machine.lanes) body.append(buildLane(lane));

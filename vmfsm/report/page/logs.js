@@ -53,7 +53,7 @@ class LogPane {
     }, this.space);
     const about = element("p", { class: "about" });
     const left = log.total - log.lines.length;
-    about.append(`${log.total.toLocaleString("en")} lines`);
+    about.append(`${log.total.toLocaleString("en")} ${log.total === 1 ? "line" : "lines"}`);
     if (left > 0) about.append(`, ${left.toLocaleString("en")} of them not in this page, and not searched`);
     if (log.file) about.append("; all of them: ", linkTo(log.file));
     this.count = element("span", { class: "matches" });

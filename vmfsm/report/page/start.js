@@ -43,9 +43,16 @@ function buildPointing() {
 
 // Links that stand for a moment (clues, times in tables): the axis, the log and the details go there.
 function followLink(event) {
-  const link = event.target.closest("a[data-at], a[data-log]");
+  const link = event.target.closest("a[data-at], a[data-log], a[data-group]");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
+  if (link.dataset.group) {
+    const chosen = machines.find((one) => one.key === link.dataset.group);
+    if (chosen.diagnosis.at !== null) lookAt(chosen.diagnosis.at);
+    showMachine(chosen);
+    chosen.group.querySelector("button").focus({ preventScroll: true });
+    return;
+  }
   const about = link.closest("[data-machine], .machine");
   const key = link.dataset.machine || (about && about.id.replace("about-", ""));
   const machine = machines.find((one) => one.key === key) || machines[0];

@@ -5,7 +5,7 @@ import collections
 import functools
 import inspect
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from typing import Any
 
 from .caller import Runner
@@ -64,9 +64,13 @@ class HookCalls:
 
     async def clean_up(self, hook: str, deadline: Deadline, **arguments: object) -> list[PluginError]:
         """Run all of a clean-up hook, in reverse order; what they raised."""
-        implementations = reversed(self._plugins.implementations(hook))
-        calls = [(one.plugin, functools.partial(self._call, hook, one, arguments)) for one in implementations]
-        return await self._call_all(hook, calls, deadline)
+        implementations = self._plugins.implementations(hook)
+        calls = [
+            (one.plugin, functools.partial(self._call, hook, one, arguments))
+            for one in reversed(implementations)
+        ]
+        onlookers = {one.plugin for one in implementations if one.looks_on}
+        return await self._call_all(hook, calls, deadline, onlookers)
 
     async def cleanups(
         self, registered: Sequence[tuple[str, Callable[[], object]]], deadline: Deadline
@@ -88,10 +92,15 @@ class HookCalls:
             self._unfinished = self.running = None
 
     async def _call_all(
-        self, hook: str, calls: Iterable[tuple[str, Call]], deadline: Deadline
+        self,
+        hook: str,
+        calls: Iterable[tuple[str, Call]],
+        deadline: Deadline,
+        onlookers: Collection[str] = (),
     ) -> list[PluginError]:
         """Make all the calls, whatever they raise, by turns. One that is late is cancelled.
 
+        That is an error, but of onlookers, whose being late leaves nothing of the machine undone.
         In one task, for each costs turns of the loop; after one that was cancelled in another.
         """
         errors: list[PluginError] = []
@@ -113,7 +122,8 @@ class HookCalls:
             task = asyncio.ensure_future(call_those_left())
             if not await self._ends_in_time(task, deadline):
                 plugin, _ = left.popleft()
-                errors.append(self._plugin_error(plugin, hook, self._late(deadline)))
+                if plugin not in onlookers:
+                    errors.append(self._plugin_error(plugin, hook, self._late(deadline)))
                 task.cancel()
                 await asyncio.wait({task}, timeout=CLEANUP_GRACE)
         return errors

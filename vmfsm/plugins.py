@@ -28,6 +28,8 @@ class Implementation(typing.NamedTuple):
     function: Callable[..., object]
     arguments: tuple[str, ...]
     is_async: bool
+    looks_on: bool = False
+    """The plugin looks at machines, which are no worse for what it had no time for."""
 
 
 class PluginInfo(typing.NamedTuple):
@@ -407,7 +409,8 @@ def _collect(plugins: Mapping[str, object]) -> dict[str, list[Implementation]]:
         if not isinstance(enabled, bool):
             raise _wrong(plugin, f"its 'enabled' must be a bool, not {enabled!r}")
         for hook, (arguments, is_async) in (_hooks_of(plugin) if enabled else {}).items():
-            implementation = Implementation(name, getattr(plugin, hook), arguments, is_async)
+            looks_on = getattr(plugin, "looks_on", False) is True
+            implementation = Implementation(name, getattr(plugin, hook), arguments, is_async, looks_on)
             collected.setdefault(hook, []).append(implementation)
     return collected
 

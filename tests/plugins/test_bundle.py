@@ -604,3 +604,58 @@ def test_a_failure_names_no_question_of_its_bundle(make: MakeGuest, failed: Path
     text = render(reports.data([str(it.path)]))
     assert "screendump" not in text
     assert "(bundle)" not in text
+
+
+class Slow:
+    """Looks at machines, and never has time enough."""
+
+    name = "slow"
+    looks_on = True
+
+    def __init__(self) -> None:
+        self.was_cut = 0
+
+    @hookimpl
+    async def early_cleanup(self) -> None:
+        await self._wait()
+
+    @hookimpl
+    async def ended(self) -> None:
+        await self._wait()
+
+    async def _wait(self) -> None:
+        try:
+            await asyncio.sleep(10 * LIMIT)
+        except asyncio.CancelledError:
+            self.was_cut += 1
+            raise
+
+
+def test_an_onlooker_without_time_makes_no_ending_bad(make: MakeGuest) -> None:
+    """As bundles are: the clean-up of nothing is left undone."""
+    slow = Slow()
+    vm = make(plugins=[slow]).launch()
+    until_guest_is_up(vm)
+    vm.shutdown(timeout=2)
+    assert vm.state is State.STOPPED
+    assert slow.was_cut == 2
+
+
+def test_a_wait_tells_how_it_ended_though_more_is_made_of_it(make: MakeGuest) -> None:
+    class Late:
+        name = "late"
+        looks_on = True
+
+        @hookimpl
+        async def ended(self) -> None:
+            await asyncio.get_running_loop().run_in_executor(None, over.wait, LIMIT)
+
+    over = threading.Event()
+    vm = make(plugins=[Late()]).launch()
+    until_guest_is_up(vm)
+    waiting = InThread(vm.wait, timeout=2)
+    send(vm.pid, signal.SIGKILL)
+    waiting.join(LIMIT)
+    over.set()
+    assert type(waiting.error).__name__ == "AbnormalExit"
+    vm.kill()

@@ -36,6 +36,7 @@ class Bundles:
 
     name = "bundle"
     after = ("*",)  # so that the clean-up of all others comes later
+    looks_on = True
 
     def __new__(
         cls,

@@ -118,8 +118,9 @@ def test_what_a_guest_prints(said: Path, open_page: OpenPage, viewport: Viewport
 
 
 def test_no_line_moves_its_neighbours(said: Path, open_page: OpenPage) -> None:
-    """All rows have one height and one beginning, and begin with their time, whatever is in them."""
+    """Unwrapped rows have one height and one beginning, and begin with their time, whatever is in them."""
     page = open_page(said, viewport=WIDE)
+    page.uncheck("#wrap")
     rows = rows_of(page, "console:console")
     assert len(rows) >= len(hostile.WORDS) + 2
     assert len({tuple(places) for _, *places in rows}) == 1

@@ -178,7 +178,7 @@ class Collection:
     async def _report(self, contents: Contents, seconds: float) -> None:
         what = "the report"
         if not report.can_be_made():
-            contents.lack(what, "it takes: pip install 'vmfsm[cli]'")
+            contents.lack(what, "it takes: pip install 'path/to/vmfsm[cli]'")
             return
         if contents.hangs:
             return
@@ -202,8 +202,8 @@ class Collection:
             "README.txt",
             "this",
             readme(
-                path=contents.folder.path,
                 machine=self._machine.name,
+                test=self._test,
                 when=self._when,
                 why=self._why,
                 diagnosis=found,
@@ -226,6 +226,12 @@ class Collection:
                 "missing": [{"what": what, "why": why} for what, why in contents.missing],
             },
         )
+
+    @property
+    def _test(self) -> str | None:
+        harness = self._picture["harness"]
+        test = harness.get("test") if isinstance(harness, dict) else None
+        return str(test) if test else None
 
     @property
     def _when(self) -> str:

@@ -90,7 +90,7 @@ class Bundles:
             await collection.begin()
             await collection.finish()
         if collection.path is None or collection.trouble is not None:
-            raise OSError(0, f"no bundle could be made: {collection.trouble}")
+            raise OSError(f"no bundle could be made: {collection.trouble}")
         return collection.path
 
 

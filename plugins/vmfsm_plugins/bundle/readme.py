@@ -14,8 +14,8 @@ _WIDTH = 28
 
 def readme(
     *,
-    path: str,
     machine: str,
+    test: str | None,
     when: str,
     why: str,
     diagnosis: Diagnosis | None,
@@ -25,14 +25,16 @@ def readme(
 ) -> str:
     """The text."""
     parts = [
-        f"{machine}, {when}\n",
+        f"{machine}, {when}",
+        *([f"test: {test}"] if test else []),
+        "",
         *_first(diagnosis, why),
         *_look(files, diagnosis),
         "WHAT IS HERE\n",
         *(f"  {file.file:<{_WIDTH}} {file.what} ({file.bytes} bytes)" for file in files),
         *([] if not missing else ["\nWHAT IS NOT, AND WHY\n"]),
         *(f"  {what}: {reason}" for what, reason in missing),
-        *_how(path, [file.file for file in files], binary),
+        *_how([file.file for file in files], binary),
         "\nThere may be in it whatever the guest printed or had in its memory: it is for its owner alone.",
     ]
     return printable("\n".join(parts)) + "\n"
@@ -53,18 +55,20 @@ def _look(files: Sequence[File], diagnosis: Diagnosis | None) -> list[str]:
     return ["WHERE TO LOOK FIRST\n", *lines, ""] if lines else []
 
 
-def _how(path: str, names: Sequence[str], binary: str) -> list[str]:
-    quoted = shlex.quote(path)
-    lines = []
+def _how(names: Sequence[str], binary: str) -> list[str]:
+    lines = ["  in this directory:"]
     if REPORT not in names:
-        lines += [f"  vmfsm report {quoted}", f"    makes {REPORT} (it takes: pip install 'vmfsm[cli]')"]
-    lines += [f"  vmfsm report --text {quoted}", "    tells it in a terminal"]
+        lines += [
+            "  vmfsm report .",
+            f"    makes {REPORT} (it takes: pip install 'path/to/vmfsm[cli]')",
+        ]
+    lines += ["  vmfsm report --text .", "    tells it in a terminal"]
     if "guest-memory.elf" in names:
         lines += [
-            f"  crash vmlinux {quoted}/guest-memory.elf",
-            f"  gdb vmlinux {quoted}/guest-memory.elf",
+            "  crash vmlinux guest-memory.elf",
+            "  gdb vmlinux guest-memory.elf",
             "    look at the guest's memory, with the symbols of its kernel (vmlinux, not vmlinuz)",
         ]
     if "core" in names:
-        lines += [f"  gdb {shlex.quote(binary)} {quoted}/core", "    shows where QEMU crashed: 'bt'"]
+        lines += [f"  gdb {shlex.quote(binary)} core", "    shows where QEMU crashed: 'bt'"]
     return ["\nHOW TO LOOK\n", *lines]

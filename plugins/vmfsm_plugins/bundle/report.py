@@ -1,5 +1,6 @@
 """The page that shows what is in a bundle, made by the command line in a process of its own."""
 
+import contextlib
 import importlib.util
 import os
 import subprocess
@@ -51,6 +52,8 @@ def make(bundle: str, seconds: float) -> int:
         os.chmod(path, 0o600)
         return os.path.getsize(path)
     except subprocess.TimeoutExpired:
+        with contextlib.suppress(OSError):  # it may have been there already: it is either there or missing
+            os.unlink(path)
         raise late from None
     except OSError as error:
         raise ReportFailed(str(error)) from error

@@ -23,7 +23,7 @@ class Deaf:
     def __init__(self, deaf_in: str) -> None:
         self._deaf_in = deaf_in
         self.let_go = False
-        self.is_over = False
+        self.ended = False
         self.cancellations = 0
 
     @hookimpl
@@ -50,7 +50,7 @@ class Deaf:
                 await asyncio.sleep(0.01)
             except asyncio.CancelledError:
                 self.cancellations += 1
-        self.is_over = True
+        self.ended = True
 
 
 class Witness:
@@ -93,7 +93,7 @@ def at_most(seconds: float) -> Iterator[None]:
 def let_go(deaf: Deaf) -> None:
     deaf.let_go = True
     until = time.monotonic() + 30
-    while not deaf.is_over:
+    while not deaf.ended:
         assert time.monotonic() < until
         time.sleep(0.01)
 

@@ -89,7 +89,7 @@ def post_shutdown(machine: "Machine") -> None:
 
 
 @hookspec
-def ended(machine: "Machine") -> None:
+def launch_ended(machine: "Machine") -> None:
     """Stopped or failed: that is entered, and observers were told, before who waits for the end goes on.
 
     For what is made of all that happened. Runs once for every launch, however far that came, and again where
@@ -144,5 +144,5 @@ def snapshot(machine: "Machine") -> "Mapping[str, object] | None":
 LIFECYCLE_HOOKS = ("pre_launch", "post_launch", "early_cleanup", "post_shutdown")
 PLAIN_HOOKS = frozenset({"configured", "judge", "state_changed", "records", "snapshot"})
 """Hooks whose implementations may not be async."""
-ALL_HOOKS = ("configured", *LIFECYCLE_HOOKS, "ended", "judge", "state_changed", "records", "snapshot")
+ALL_HOOKS = ("configured", *LIFECYCLE_HOOKS, "launch_ended", "judge", "state_changed", "records", "snapshot")
 """As in the life of a machine, then those that may be called at any time of it."""

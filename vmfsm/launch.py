@@ -75,7 +75,7 @@ LAST_WORDS = 0.5
 HURRY = 2.0
 """Seconds until SIGKILL when whoever waits for the end is interrupted."""
 UNASKED_CLEANUP = 30.0
-"""Seconds for the clean-up hooks after a QEMU that ended unasked; for `ended` after a late launch."""
+"""Seconds for the clean-up hooks after a QEMU that ended unasked; for `launch_ended` after a late launch."""
 
 
 class Launch:
@@ -150,7 +150,7 @@ class Launch:
         self._failed: Failure | None = None
         self._end_deadline: Deadline | None = None
         self._ended_deadline: Deadline | None = None
-        """Of the hook `ended`, where that has another."""
+        """Of the hook `launch_ended`, where that has another."""
         self._timers: set[Alarm | asyncio.TimerHandle] = set()
         self._waiting: list[Caller] = []
         self._on_end: list[Callable[[], object]] = []
@@ -279,11 +279,11 @@ class Launch:
         return "" if starting is None else f": {starting}"
 
     async def tell_ended_again(self, deadline: Deadline) -> None:
-        """Run the hook `ended` once more: more is known of how it went."""
+        """Run the hook `launch_ended` once more: more is known of how it went."""
         await self.until_ended()
         self._runner.caller = None
         await self._observers_told()  # of why it is told again
-        await self._hooks.clean_up("ended", deadline)
+        await self._hooks.clean_up("launch_ended", deadline)
 
     async def until_ended(self) -> None:
         if not self._ended.done():
@@ -354,7 +354,7 @@ class Launch:
         self._tell_waits_over()
         await self._observers_told()
         deadline = self._ended_deadline or self._end_deadline or self._unasked()
-        self.errors += await self._hooks.clean_up("ended", deadline)
+        self.errors += await self._hooks.clean_up("launch_ended", deadline)
         self._release()
 
     def _tell_waits_over(self) -> None:
@@ -608,7 +608,7 @@ class Launch:
             self._end_deadline = killer or (self._deadline if self._failed is not None else self._unasked())
         deadline = self._end_deadline
         is_late = self._failed is not None and self._failed.reason is Reason.DEADLINE
-        if is_late and deadline is self._deadline and self._hooks.has("ended"):
+        if is_late and deadline is self._deadline and self._hooks.has("launch_ended"):
             # All its time went by waiting for what did not come: just where one wants to be told more.
             self._ended_deadline = self._unasked()
             self.caller.wait_longer(self._ended_deadline)

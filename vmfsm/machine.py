@@ -273,8 +273,8 @@ class Machine:
 
         For test runners, in a hook of theirs. It is of the launch in progress, or the last; see `failure`.
         From any thread, hooks and the I/O thread among them, in any state. Never waits, with one exception:
-        where the machine had ended by then, and had not failed, the hook `ended` is run again, for 30 seconds
-        at most. Not when called on the I/O thread or in a hook of this machine.
+        where the machine had ended by then, and had not failed, the hook `launch_ended` is run again, for 30
+        seconds at most. Not when called on the I/O thread or in a hook of this machine.
 
         :param error: what went wrong: of an exception, its type and the first line of what it says.
         :raises ConfigError: for what is neither an exception nor a text, and for an empty one.

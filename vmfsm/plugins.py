@@ -431,7 +431,7 @@ def _examine(plugin: object) -> dict[str, tuple[tuple[str, ...], bool]]:
     """
     for hook in hooks.ALL_HOOKS:
         function = getattr(plugin, hook, None)
-        if function is not None and not hasattr(function, "vmfsm_impl"):
+        if callable(function) and not hasattr(function, "vmfsm_impl"):
             raise _wrong(plugin, f"{hook} is a hook and is not marked with @hookimpl", hook)
     manager = pluggy.PluginManager("vmfsm")
     manager.add_hookspecs(hooks)

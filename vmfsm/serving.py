@@ -48,14 +48,14 @@ def serve(machine: "Machine", caller: Caller, deadline: Deadline, operation: str
 def tell_ended_again(machine: "Machine") -> None:
     """The last launch counts as failed, as is known only now: tell plugins, if it had ended."""
     launch = machine._launch
-    if launch is None or launch.final is None or not machine._plugins.implementations("ended"):
+    if launch is None or launch.final is None or not machine._plugins.implementations("launch_ended"):
         return
     deadline = Deadline(UNASKED_CLEANUP)
     if not launch.io.inside() and not in_hook_of(machine):
         launch.calls.run_in_thread(
             launch.tell_ended_again(deadline),
             deadline,
-            "ended",
+            "launch_ended",
             of_guest=False,
             needs_qemu=False,
             at_once=False,

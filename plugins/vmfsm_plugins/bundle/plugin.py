@@ -134,7 +134,7 @@ class _Active(Bundles):
             await collection.logs()
 
     @hookimpl
-    async def ended(self, machine: Machine) -> None:
+    async def launch_ended(self, machine: Machine) -> None:
         async with self._one_at_a_time:
             if machine.failure is None or self._is_done:
                 return

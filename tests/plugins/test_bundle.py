@@ -620,7 +620,7 @@ class Slow:
         await self._wait()
 
     @hookimpl
-    async def ended(self) -> None:
+    async def launch_ended(self) -> None:
         await self._wait()
 
     async def _wait(self) -> None:
@@ -647,7 +647,7 @@ def test_a_wait_tells_how_it_ended_though_more_is_made_of_it(make: MakeGuest) ->
         looks_on = True
 
         @hookimpl
-        async def ended(self) -> None:
+        async def launch_ended(self) -> None:
             await asyncio.get_running_loop().run_in_executor(None, over.wait, LIMIT)
 
     over = threading.Event()

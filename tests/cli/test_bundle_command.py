@@ -48,7 +48,8 @@ def test_where_none_can_be_made(harness: MakeHarness, here: Here, tmp_path: Path
     ran = here("bundle", "target", "-o", str(tmp_path / "file" / "in"))
     assert (ran.returncode, ran.stdout) == (ExitStatus.FAILED, "")
     assert "no bundle could be made" in ran.stderr
-    assert here("bundle", "target", "--timeout", "0").returncode == ExitStatus.FAILED
+    ran = here("bundle", "target", "--timeout", "0.05")
+    assert (ran.returncode, "at least 0.1" in ran.stderr) == (ExitStatus.USAGE, True)
 
 
 def test_of_a_program_that_does_not_answer(harness: MakeHarness, here: Here, tmp_path: Path) -> None:

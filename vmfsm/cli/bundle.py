@@ -24,7 +24,7 @@ vmfsm report DIRECTORY"""
     "-o", "--output", metavar="DIRECTORY", type=click.Path(file_okay=False), help="Where to make them."
 )
 @click.option("--memory", is_flag=True, help="With the guest's memory.")
-@timeout_option(10.0, "For all that is in one.")
+@timeout_option(10.0, "For all that is in one; at least 0.1.", least=0.1)
 def bundle(names: tuple[str, ...], output: str | None, memory: bool, timeout: float, as_json: bool) -> None:
     """Put all that can be had of machines into directories.
 

@@ -26,9 +26,12 @@ def no_color() -> click.Option:
 
 
 class _Seconds(click.ParamType["float"]):
-    """A timeout: not negative."""
+    """A timeout."""
 
     name = "seconds"
+
+    def __init__(self, least: float) -> None:
+        self._least = least
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
@@ -37,15 +40,17 @@ class _Seconds(click.ParamType["float"]):
             seconds = math.nan
         if not 0 <= seconds < math.inf:
             self.fail(f"{value!r} is no number of seconds", param, ctx)
+        if seconds < self._least:
+            self.fail(f"it must be at least {self._least:g}, not {value!r}", param, ctx)
         return seconds
 
 
-def timeout_option(default: float, purpose: str) -> Callable[[F], F]:
+def timeout_option(default: float, purpose: str, *, least: float = 0) -> Callable[[F], F]:
     """`--timeout SECONDS`: of everything that waits for somebody else."""
     return click.option(
         "--timeout",
         metavar="SECONDS",
-        type=_Seconds(),
+        type=_Seconds(least),
         default=default,
         show_default=True,
         help=purpose,

@@ -53,7 +53,8 @@ NEVER_WAIT = {
 """By owner, what is over at once, whatever is held up."""
 NEITHER = {
     "Machine": "record report",
-    "": "check_fd check_path check_peer escape format_timeline jsonable open_for_log printable socket_name",
+    "": "check_fd check_path check_peer escape format_timeline jsonable looking_on onlooker open_for_log"
+    " printable socket_name",
     "Companion": "output pid",
     "Deadline": "after as_timeout expired leaving limit nap remaining stands_still",
     "Hold": "__enter__ __exit__ release released",

@@ -159,7 +159,8 @@ def _decided(point: Point, acts: tuple[str, ...]) -> Expected:
     bad = result.main[-1]
     if "interrupt" in acts:
         result.main[-1] = KeyboardInterrupt
-    if "deadline" in acts and life == "died":
+    is_known = point.event is Event.FAIL and not point.place.endswith("hook")
+    if "deadline" in acts and life == "died" and not is_known:
         result.main[-1] = MachineTimeout
     if acts == ("deadline",) and life == "asked" and point.place == "async hook":
         result.main[-1] = PluginError  # the hook was late

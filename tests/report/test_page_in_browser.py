@@ -378,7 +378,7 @@ def test_what_a_screen_reader_gets(failure: Path, open_page: OpenPage) -> None:
     assert any(re.fullmatch(r"log in, failed, at [\d.]+ s, [\d.]+ m?s", name) for name in names), names
     assert page.get_by_role("main").count() == page.get_by_role("banner").count() == 1
     expect(page.get_by_role("search")).to_have_count(1)
-    expect(page.get_by_role("grid", name=re.compile("console"))).to_have_count(1)
+    expect(page.get_by_role("grid", name=re.compile("Console"))).to_have_count(1)
     levels = page.locator("h1, h2, h3, h4").evaluate_all("all => all.map((one) => Number(one.tagName[1]))")
     assert levels[0] == 1
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))

@@ -210,7 +210,7 @@ class Lanes:
         item = lane.end(_key(data, "hook", "plugin")) or Item(_began(at, data), _hook(data))
         error = data.get("error")
         told = detail(data, "hook", "plugin")
-        if data.get("plugin") in _LOOK_ON:
+        if str(data.get("plugin")) in _LOOK_ON:
             told["by"] = text(data["plugin"])
         else:
             self._over("hook", item, at)

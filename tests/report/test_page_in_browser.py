@@ -364,7 +364,7 @@ def test_two_runs_compared(comparison: Path, open_page: OpenPage) -> None:
     expect(heading).to_contain_text("most of it in step say hello")
     for name in ("A: pass", "B: pass"):
         expect(page.get_by_role("button", name=name, exact=True)).to_have_count(1)
-    page.locator(".group[data-machine=m1] g.mark").first.click()
+    page.locator('.group[data-machine=m1] g.mark[aria-label^="running,"]').click()
     expect(page.locator("#details")).to_contain_text("of B: pass")
     expect(page.locator("#details")).not_to_contain_text("UTC")
 

@@ -9,12 +9,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import Browser, BrowserContext, Dialog, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, Request, expect, sync_playwright
 
 from tests.waiting import LIMIT
 
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 """What axe holds a page to."""
+
+expect.set_options(timeout=LIMIT * 1000)  # a busy machine's browser takes its time
 
 
 def executable() -> str | None:

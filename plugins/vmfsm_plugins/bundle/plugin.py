@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import functools
 import os
-from typing import Self, cast
 
 from vmfsm import Machine, hookimpl, looking_on, printable
 from vmfsm_plugins.blocking import in_thread
@@ -38,17 +37,6 @@ class Bundles:
     after = ("*",)  # so that the clean-up of all others comes later
     looks_on = True
 
-    def __new__(
-        cls,
-        *,
-        directory: "str | os.PathLike[str] | None" = None,
-        memory: bool = False,
-        timeout: float = TIMEOUT,
-        report: bool = True,
-    ) -> Self:
-        is_off = check_directory(directory) is None
-        return super().__new__(cls if is_off else cast("type[Self]", _Active))  # hooks have their price
-
     def __init__(
         self,
         *,
@@ -61,7 +49,12 @@ class Bundles:
         self._memory = check_flag(memory, "options['bundle']['memory']")
         self._timeout = check_timeout(timeout)
         self._report = check_flag(report, "options['bundle']['report']")
+        self.enabled = self._directory is not None  # else there is something to do on request only
         self._path: str | None = None
+        self._is_prepared = False
+        self._collection: Collection | None = None
+        self._is_done = False
+        self._one_at_a_time = asyncio.Lock()
 
     @property
     def path(self) -> str | None:
@@ -93,32 +86,12 @@ class Bundles:
             raise OSError(f"no bundle could be made: {collection.trouble}")
         return collection.path
 
-
-class _Active(Bundles):
-    """One that has somewhere to put them."""
-
-    def __init__(
-        self,
-        *,
-        directory: "str | os.PathLike[str] | None" = None,
-        memory: bool = False,
-        timeout: float = TIMEOUT,
-        report: bool = True,
-    ) -> None:
-        super().__init__(directory=directory, memory=memory, timeout=timeout, report=report)
-        assert self._directory is not None
-        self._wanted = Wanted(self._directory, self._timeout, self._memory, self._report)
-        self._is_prepared = False
-        self._collection: Collection | None = None
-        self._is_done = False
-        self._one_at_a_time = asyncio.Lock()
-
     @hookimpl
     async def pre_launch(self) -> None:
-        if not self._is_prepared:
+        if not self._is_prepared and self._directory is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PATIENCE):
-                    await in_thread(functools.partial(_prepare, self._wanted.directory))
+                    await in_thread(functools.partial(_prepare, self._directory))
                     self._is_prepared = True
 
     @hookimpl
@@ -155,7 +128,9 @@ class _Active(Bundles):
                 await _say(printable(f"vmfsm: {machine.name}: {text}".replace("\n", " ")))
 
     async def _begin(self, machine: Machine) -> Collection:
-        self._collection = Collection(machine, self._wanted, machine.failure or "")
+        assert self._directory is not None
+        wanted = Wanted(self._directory, self._timeout, self._memory, self._report)
+        self._collection = Collection(machine, wanted, machine.failure or "")
         with looking_on(self.name):
             await self._collection.begin()
         return self._collection

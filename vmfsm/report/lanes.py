@@ -20,7 +20,7 @@ _LOGS = 1_200_000
 _MOST_CONSOLES = 20
 _MOST_MARKS = 20
 _MOST_SPENT = 5_000
-_LOOK_ON = frozenset({"bundle", "recorder"})
+LOOK_ON = frozenset({"bundle", "recorder"})
 """Plugins whose time is no machine's."""
 _STATES = {
     "launching": "busy",
@@ -210,7 +210,7 @@ class Lanes:
         item = lane.end(_key(data, "hook", "plugin")) or Item(_began(at, data), _hook(data))
         error = data.get("error")
         told = detail(data, "hook", "plugin")
-        if str(data.get("plugin")) in _LOOK_ON:
+        if str(data.get("plugin")) in LOOK_ON:
             told["by"] = text(data["plugin"])
         else:
             self._over("hook", item, at)

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from vmfsm.errors import printable
 
+from .lanes import LOOK_ON
+
 WIDTH = 100
 """Columns, where there is no terminal that has some."""
 _LEAST = 40
@@ -21,7 +23,6 @@ _LONGEST = 4_000
 _LANES = ("state", "steps", "waits", "process", "holds", "migration", "verdicts", "notes", "events", "qmp")
 """Whose items are in the timeline; of hooks only those that failed or took long."""
 _SLOW = 0.1
-_LOOK_ON = frozenset({"bundle", "recorder"})
 _NOTABLE = 0.01
 """Seconds, in a comparison."""
 _STYLES = {"bold": "1", "dim": "2", "bad": "31", "good": "32", "warn": "33", "busy": "36", "held": "35"}
@@ -236,7 +237,7 @@ def _is_aside(lane: str, item: Data) -> bool:
     """What was made of the machine for people to look at, not what the test did with it."""
     detail = item.get("detail")
     by = detail.get("by") if isinstance(detail, Mapping) else None
-    return lane in {"hooks", "waits", "qmp"} and by in _LOOK_ON
+    return lane in {"hooks", "waits", "qmp"} and by in LOOK_ON
 
 
 def _caller(detail: object) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import functools
 import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
@@ -167,7 +168,7 @@ class Collection:
 
     async def _history(self, contents: Contents) -> None:
         for name in contents.doomed:
-            await contents.in_time(lambda name=name: contents.folder.remove(name))  # type: ignore[misc]
+            await contents.in_time(functools.partial(contents.folder.remove, name))
         await texts.recording(self._machine, contents, self._launch)
 
     async def _diagnose(self) -> diagnosis.Diagnosis:

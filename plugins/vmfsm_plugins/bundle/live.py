@@ -1,6 +1,7 @@
 """What only a living QEMU can tell, through its monitor: each piece within its share of the time."""
 
 import asyncio
+import functools
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
@@ -45,7 +46,7 @@ async def collect(machine: Machine, contents: Contents, seconds: float, *, memor
     """All of it, in `seconds`."""
     live = _Live(machine, contents, seconds)
     for told in _ALL:
-        await live.have(told.what, lambda told=told: live.tell(told))  # type: ignore[misc]
+        await live.have(told.what, functools.partial(live.tell, told))
     await live.have(_SCREEN, live.screendump)
     if memory:
         await live.have(_MEMORY, live.memory, share=1.0)
